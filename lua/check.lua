@@ -1,0 +1,31 @@
+-- Reads a pool in pages, to compare its counters, its records and its members.
+--
+-- Pages belong together if issued, issue_limit and quota are the same in all of them: every grant raises the first, every
+-- release the second.
+--
+-- KEYS[1] pool: SET of granted members
+-- KEYS[2] usage: HASH of the pool's counters
+-- KEYS[3] grants: HASH of the grants' records
+-- ARGV[1] members: cursor in pool, 0 to begin, empty when done
+-- ARGV[2] scopes: cursor in usage, likewise
+-- ARGV[3] records: cursor in grants, likewise
+-- ARGV[4] count: about how many entries of each to a page
+-- Returns {issued, issue_limit, quota, page of members, page of scopes, page of records}, where a page is
+-- {next cursor or 0, {entry, ...}} and members stand alone while scopes and records are followed by their values; or an
+-- answer (see README.md): unregistered, newer
+-- Cost: 4 commands, three of them in proportion to the page
+
+local call = redis.call
+local pool, usage, grants = KEYS[1], KEYS[2], KEYS[3]
+local members, scopes, records, count = unpack(ARGV)
+
+local state = call('HMGET', usage, 'schema', 'issued', 'issue_limit', 'quota')
+if state[1] ~= '1' then return state[1] and 'newer ' .. state[1] or 'unregistered' end
+local function page(command, key, cursor)
+  if cursor == '' then return { '0', {} } end
+  return call(command, key, cursor, 'COUNT', count)
+end
+return {
+  state[2], state[3], state[4],
+  page('SSCAN', pool, members), page('HSCAN', usage, scopes), page('HSCAN', grants, records),
+}

@@ -1,0 +1,556 @@
+//! The configuration: Flyte's keys, this library's beside them, and the environment over both.
+//!
+//! The section may stand at `propeller.resourcemanager`, where Flyte reads it, at
+//! `resourcemanager`, as its documentation shows it, or at the top level. Keys are exact; an unknown
+//! one is an error.
+//!
+//! | key | environment | default | meaning |
+//! | --- | --- | --- | --- |
+//! | `type` | `TOKENPOOL_TYPE` | `noop` | `noop`, `memory` or `redis` |
+//! | `resourceMaxQuota` | `TOKENPOOL_RESOURCE_MAX_QUOTA` | 1000 | largest quota of one pool, in units |
+//! | `redis.hostPaths` | `TOKENPOOL_REDIS_HOST_PATHS`, comma-separated | none | `host:port` of the server; several are a Redis Cluster and not supported yet |
+//! | `redis.primaryName` | `TOKENPOOL_REDIS_PRIMARY_NAME` | none | name for Sentinel; not supported yet |
+//! | `redis.hostPath` | `TOKENPOOL_REDIS_HOST_PATH` | none | used when `hostPaths` is empty; without either, 127.0.0.1:6379 |
+//! | `redis.hostKey` | `TOKENPOOL_REDIS_HOST_KEY` | none | password |
+//! | `redis.maxRetries` | `TOKENPOOL_REDIS_MAX_RETRIES` | 0 | how often a call that got no answer is repeated, with back-off; at most 100 |
+//! | `redis.url` | `TOKENPOOL_REDIS` | none | `redis://[:password@]host[:port][/db]` or `unix:///path/to/socket`, instead of the addresses and password above |
+//! | `redis.connectTimeout` | `TOKENPOOL_REDIS_CONNECT_TIMEOUT` | `5s` | for making a connection; 1 ms to 1 h |
+//! | `redis.commandTimeout` | `TOKENPOOL_REDIS_COMMAND_TIMEOUT` | `3s` | for an answer; 1 ms to 1 h |
+//! | `redis.connections` | `TOKENPOOL_REDIS_CONNECTIONS` | 1 | connections that all claims share; 1 to 64 |
+//!
+//! The first seven are Flyte's. An empty environment variable counts as absent.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+use serde_json::{Map, Value};
+
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::memory::MemoryBackend;
+use crate::noop::NoopBackend;
+
+/// Flyte's `resourceMaxQuota` unless configured.
+pub const DEFAULT_MAX_QUOTA: u32 = 1000;
+
+/// Which backend keeps the grants: `type` in the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum BackendType {
+    /// Grants everything.
+    #[default]
+    Noop,
+    /// Shares pools within this process.
+    Memory,
+    /// Shares pools through Redis.
+    Redis,
+}
+
+/// The configuration. Its Debug output shows no password.
+///
+/// # Example
+///
+/// ```
+/// use tokenpool::{BackendType, Config};
+///
+/// let config = Config::from_yaml("
+///   propeller:
+///     resourcemanager:
+///       type: redis
+///       resourceMaxQuota: 500
+///       redis:
+///         hostPaths: [redis:6379]
+///         hostKey: secret
+/// ")?;
+/// assert_eq!(config.backend_type, BackendType::Redis);
+/// assert!(!format!("{config:?}").contains("secret"));
+/// # Ok::<(), tokenpool::Error>(())
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Config {
+    /// `type`.
+    #[serde(rename = "type")]
+    pub backend_type: BackendType,
+    /// `resourceMaxQuota`: largest quota of one pool, in units.
+    pub resource_max_quota: u32,
+    /// `redis`.
+    pub redis: RedisConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            backend_type: BackendType::default(),
+            resource_max_quota: DEFAULT_MAX_QUOTA,
+            redis: RedisConfig::default(),
+        }
+    }
+}
+
+/// How to reach Redis. Its Debug output shows no password.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct RedisConfig {
+    /// `hostPaths`: addresses, `host:port`.
+    pub host_paths: Vec<String>,
+    /// `primaryName`: name of the primary, for Sentinel.
+    pub primary_name: String,
+    /// `hostPath`: the address when there are no `hostPaths`.
+    pub host_path: String,
+    /// `hostKey`: the password.
+    #[serde(deserialize_with = "secret")]
+    pub host_key: Option<SecretString>,
+    /// `maxRetries`: how often a call that got no answer is repeated.
+    pub max_retries: u32,
+    /// `url`: address, password and database in one; secret, because a password may be in it.
+    #[serde(deserialize_with = "secret")]
+    pub url: Option<SecretString>,
+    /// `connectTimeout`: for making a connection.
+    #[serde(deserialize_with = "duration")]
+    pub connect_timeout: Duration,
+    /// `commandTimeout`: for an answer.
+    #[serde(deserialize_with = "duration")]
+    pub command_timeout: Duration,
+    /// `connections`: how many connections all claims share.
+    pub connections: u32,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            host_paths: Vec::new(),
+            primary_name: String::new(),
+            host_path: String::new(),
+            host_key: None,
+            max_retries: 0,
+            url: None,
+            connect_timeout: Duration::from_secs(5),
+            command_timeout: Duration::from_secs(3),
+            connections: 1,
+        }
+    }
+}
+
+/// How the text of an environment variable becomes a value.
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Number,
+    List,
+}
+
+const ENVIRONMENT: [(&str, &[&str], Kind); 11] = [
+    ("TOKENPOOL_TYPE", &["type"], Kind::Text),
+    ("TOKENPOOL_RESOURCE_MAX_QUOTA", &["resourceMaxQuota"], Kind::Number),
+    ("TOKENPOOL_REDIS_HOST_PATHS", &["redis", "hostPaths"], Kind::List),
+    ("TOKENPOOL_REDIS_PRIMARY_NAME", &["redis", "primaryName"], Kind::Text),
+    ("TOKENPOOL_REDIS_HOST_PATH", &["redis", "hostPath"], Kind::Text),
+    ("TOKENPOOL_REDIS_HOST_KEY", &["redis", "hostKey"], Kind::Text),
+    ("TOKENPOOL_REDIS_MAX_RETRIES", &["redis", "maxRetries"], Kind::Number),
+    ("TOKENPOOL_REDIS", &["redis", "url"], Kind::Text),
+    ("TOKENPOOL_REDIS_CONNECT_TIMEOUT", &["redis", "connectTimeout"], Kind::Text),
+    ("TOKENPOOL_REDIS_COMMAND_TIMEOUT", &["redis", "commandTimeout"], Kind::Text),
+    ("TOKENPOOL_REDIS_CONNECTIONS", &["redis", "connections"], Kind::Number),
+];
+
+impl Config {
+    /// Parses a document, without looking at the environment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Configuration`] names the key and what is allowed: an unknown key or type, a wrong
+    /// value, or what is not supported yet (Sentinel, Cluster, TLS, ACL users).
+    pub fn from_yaml(text: &str) -> Result<Self> {
+        Self::from_parts(text, |_| None)
+    }
+
+    /// Reads a file and lays the environment of this process over it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Configuration`] names the file if it cannot be read; else as
+    /// [`from_yaml`](Self::from_yaml), where the key may be an environment variable's name.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::Configuration {
+            key: path.display().to_string(),
+            problem: format!("cannot be read: {error}"),
+        })?;
+        Self::from_parts(&text, environment)
+    }
+
+    /// The defaults with the environment of this process laid over them.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_file`](Self::from_file).
+    pub fn from_env() -> Result<Self> {
+        Self::from_parts("", environment)
+    }
+
+    /// The defaults with Redis at this address: `redis://[:password@]host[:port][/db]` or
+    /// `unix:///path/to/socket`.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_yaml`](Self::from_yaml).
+    pub fn redis_at(url: impl Into<SecretString>) -> Result<Self> {
+        let redis = RedisConfig { url: Some(url.into()), ..RedisConfig::default() };
+        Self { backend_type: BackendType::Redis, redis, ..Self::default() }.checked("")
+    }
+
+    fn from_parts(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let (section, mut values) = section(text)?;
+        let mut from_environment = Vec::new();
+        for (name, path, kind) in ENVIRONMENT {
+            if let Some(text) = variable(name).filter(|text| !text.is_empty()) {
+                insert(&mut values, path, value(&text, kind));
+                from_environment.push((path.join("."), name));
+            }
+        }
+        let config: Self =
+            serde_path_to_error::deserialize(Value::Object(values)).map_err(|error| {
+                let path = error.path().to_string();
+                let problem = error.into_inner().to_string();
+                let variable = from_environment.iter().find(|(key, _)| *key == path);
+                let key = match variable {
+                    Some((_, name)) => (*name).to_owned(),
+                    None if path == "." && section.is_empty() => "top level".to_owned(),
+                    None if path == "." => section.to_owned(),
+                    None => join(section, &path),
+                };
+                Error::Configuration { key, problem }
+            })?;
+        config.checked(section)
+    }
+
+    /// Opens the backend that `type` names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if Redis cannot be reached in time; [`Error::Configuration`] if this
+    /// build lacks the backend.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is left behind if the future is dropped.
+    pub async fn open(&self) -> Result<Arc<dyn Backend>> {
+        Ok(match self.backend_type {
+            BackendType::Noop => Arc::new(NoopBackend::new()),
+            BackendType::Memory => Arc::new(MemoryBackend::new()),
+            #[cfg(feature = "redis")]
+            BackendType::Redis => Arc::new(crate::redis::RedisBackend::connect(&self.redis).await?),
+            #[cfg(not(feature = "redis"))]
+            BackendType::Redis => {
+                let problem = "redis is not in this build; allowed are noop and memory".to_owned();
+                return Err(Error::Configuration { key: "type".to_owned(), problem });
+            }
+        })
+    }
+
+    fn checked(self, section: &str) -> Result<Self> {
+        let redis = &self.redis;
+        let wrong = |key: &str, problem: &str| {
+            let key = join(section, key);
+            Err(Error::Configuration { key, problem: problem.to_owned() })
+        };
+        let limit = Duration::from_millis(1)..=Duration::from_secs(3600);
+        if self.resource_max_quota == 0 {
+            return wrong("resourceMaxQuota", "must be at least 1");
+        }
+        if !redis.primary_name.is_empty() {
+            return wrong("redis.primaryName", "Sentinel is not supported yet; name one server");
+        }
+        if redis.host_paths.len() > 1 {
+            return wrong(
+                "redis.hostPaths",
+                "several addresses are a Redis Cluster, which is not supported yet; name one server",
+            );
+        }
+        if redis.url.is_some()
+            && !(redis.host_paths.is_empty()
+                && redis.host_path.is_empty()
+                && redis.host_key.is_none())
+        {
+            return wrong(
+                "redis.url",
+                "stands instead of hostPaths, hostPath and hostKey; give one",
+            );
+        }
+        if redis.max_retries > 100 {
+            return wrong("redis.maxRetries", "must be at most 100");
+        }
+        if !limit.contains(&redis.connect_timeout) {
+            return wrong("redis.connectTimeout", "must be between 1ms and 1h");
+        }
+        if !limit.contains(&redis.command_timeout) {
+            return wrong("redis.commandTimeout", "must be between 1ms and 1h");
+        }
+        if !(1..=64).contains(&redis.connections) {
+            return wrong("redis.connections", "must be between 1 and 64");
+        }
+        #[cfg(feature = "redis")]
+        if let Err((key, problem)) = crate::redis::check_address(redis) {
+            return wrong(key, problem);
+        }
+        Ok(self)
+    }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn join(section: &str, key: &str) -> String {
+    if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
+}
+
+/// The section of a document that is about this library, and where it stands.
+fn section(text: &str) -> Result<(&'static str, Map<String, Value>)> {
+    let wrong = |key: &str, problem: String| Error::Configuration { key: key.to_owned(), problem };
+    // The parser's own words quote the text, in which there may be a password.
+    let document: Value = serde_saphyr::from_str(text).map_err(|error| {
+        let place = error.location().map_or_else(String::new, |location| {
+            format!(" at line {}, column {}", location.line(), location.column())
+        });
+        wrong("document", format!("not well-formed YAML, or a key twice{place}"))
+    })?;
+    let mut document = match document {
+        Value::Null => Map::new(),
+        Value::Object(map) => map,
+        _ => return Err(wrong("document", "must be a mapping of keys to values".to_owned())),
+    };
+    let nested = match document.get_mut("propeller") {
+        Some(Value::Object(propeller)) => propeller.remove("resourcemanager"),
+        _ => None,
+    };
+    let (section, values) = match (nested, document.remove("resourcemanager")) {
+        (Some(_), Some(_)) => {
+            let problem = "stands at propeller.resourcemanager, too; give one".to_owned();
+            return Err(wrong("resourcemanager", problem));
+        }
+        (Some(nested), None) => ("propeller.resourcemanager", nested),
+        (None, Some(values)) => ("resourcemanager", values),
+        (None, None) => ("", Value::Object(document)),
+    };
+    match values {
+        Value::Object(values) => Ok((section, values)),
+        Value::Null => Ok((section, Map::new())),
+        _ => Err(wrong(section, "must be a mapping of keys to values".to_owned())),
+    }
+}
+
+fn value(text: &str, kind: Kind) -> Value {
+    match kind {
+        Kind::Number => text.parse().map_or_else(|_| text.into(), |number: u64| number.into()),
+        Kind::List => text.split(',').map(str::trim).collect(),
+        Kind::Text => text.into(),
+    }
+}
+
+fn insert(values: &mut Map<String, Value>, path: &[&str], value: Value) {
+    match path {
+        [] => {}
+        [key] => drop(values.insert((*key).to_owned(), value)),
+        [key, rest @ ..] => {
+            let inner = values.entry(*key).or_insert_with(|| Value::Object(Map::new()));
+            if inner.is_null() {
+                *inner = Value::Object(Map::new());
+            }
+            if let Value::Object(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(|error| {
+        D::Error::custom(format_args!("{text:?} is not a duration like 500ms or 5s: {error}"))
+    })
+}
+
+/// A secret, whose value no error repeats. Empty counts as absent, as in Flyte.
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        Value::String(text) if text.is_empty() => Ok(None),
+        Value::String(text) => Ok(Some(text.into())),
+        _ => Err(D::Error::custom("must be a string; put it in quotes")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn message(text: &str) -> String {
+        Config::from_yaml(text).map_or_else(|e| e.to_string(), |config| format!("{config:?}"))
+    }
+
+    #[test]
+    fn defaults_are_flytes() -> Result<()> {
+        let config = Config::from_yaml("")?;
+        assert_eq!(config.backend_type, BackendType::Noop);
+        assert_eq!(config.resource_max_quota, 1000);
+        assert_eq!(config.redis.max_retries, 0);
+        assert_eq!(config.redis.connect_timeout, Duration::from_secs(5));
+        assert_eq!(config.redis.command_timeout, Duration::from_secs(3));
+        assert!(config.redis.host_paths.is_empty() && config.redis.host_key.is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn flytes_seven_keys_are_read_at_each_of_the_three_places() -> Result<()> {
+        let keys = [
+            "type: redis",
+            "resourceMaxQuota: 1",
+            "redis:",
+            "  hostPaths: [\"a:1\"]",
+            "  primaryName: \"\"",
+            "  hostPath: \"b:2\"",
+            "  hostKey: \"1\"",
+            "  maxRetries: 1",
+        ];
+        for (head, indent) in
+            [("", ""), ("resourcemanager:", "  "), ("propeller:\n  resourcemanager:", "    ")]
+        {
+            let body: Vec<_> = keys.iter().map(|line| format!("{indent}{line}")).collect();
+            let config = Config::from_yaml(&format!("{head}\n{}", body.join("\n")))?;
+            assert_eq!(config.backend_type, BackendType::Redis);
+            assert_eq!(config.resource_max_quota, 1);
+            assert_eq!(config.redis.host_paths, ["a:1"]);
+            assert_eq!(config.redis.host_path, "b:2");
+            assert_eq!(config.redis.host_key.as_ref().map(ExposeSecret::expose_secret), Some("1"));
+            assert_eq!(config.redis.max_retries, 1);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn other_sections_of_flytes_file_are_left_alone() -> Result<()> {
+        let text = "admin: {}\npropeller:\n  workers: 4\n  resourcemanager: {type: memory}";
+        assert_eq!(Config::from_yaml(text)?.backend_type, BackendType::Memory);
+        Ok(())
+    }
+
+    #[test]
+    fn mistakes_are_named_with_what_is_allowed() {
+        let cases = [
+            (
+                "type: redsi",
+                "invalid configuration: type: unknown variant `redsi`, expected one of `noop`, `memory`, `redis`",
+            ),
+            (
+                "resourcemanager: {typo: 1}",
+                "invalid configuration: resourcemanager.typo: unknown field `typo`, expected one of `type`, `resourceMaxQuota`, `redis`",
+            ),
+            (
+                "redis: {host: x}",
+                "invalid configuration: redis.host: unknown field `host`, expected one of `hostPaths`, `primaryName`, `hostPath`, `hostKey`, `maxRetries`, `url`, `connectTimeout`, `commandTimeout`, `connections`",
+            ),
+            (
+                "resourceMaxQuota: many",
+                "invalid configuration: resourceMaxQuota: invalid type: string \"many\", expected u32",
+            ),
+            (
+                "resourceMaxQuota: -1",
+                "invalid configuration: resourceMaxQuota: invalid value: integer `-1`, expected u32",
+            ),
+            ("resourceMaxQuota: 0", "invalid configuration: resourceMaxQuota: must be at least 1"),
+            ("- 1", "invalid configuration: document: must be a mapping of keys to values"),
+            (
+                "propeller: {resourcemanager: {}}\nresourcemanager: {}",
+                "invalid configuration: resourcemanager: stands at propeller.resourcemanager, too; give one",
+            ),
+            (
+                "redis: {connectTimeout: soon}",
+                "invalid configuration: redis.connectTimeout: \"soon\" is not a duration like 500ms or 5s: expected number at 0",
+            ),
+            (
+                "redis: {commandTimeout: 0s}",
+                "invalid configuration: redis.commandTimeout: must be between 1ms and 1h",
+            ),
+            (
+                "redis: {connections: 0}",
+                "invalid configuration: redis.connections: must be between 1 and 64",
+            ),
+            (
+                "redis: {primaryName: main}",
+                "invalid configuration: redis.primaryName: Sentinel is not supported yet; name one server",
+            ),
+            (
+                "redis: {hostPaths: [a:1, b:2]}",
+                "invalid configuration: redis.hostPaths: several addresses are a Redis Cluster, which is not supported yet; name one server",
+            ),
+            (
+                "redis: {url: redis://a, hostKey: x}",
+                "invalid configuration: redis.url: stands instead of hostPaths, hostPath and hostKey; give one",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(message(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_message_and_no_debug_output_shows_a_password() -> Result<()> {
+        let config = Config::from_yaml("redis: {hostKey: hunter2}")?;
+        assert!(!format!("{config:?}").contains("hunter2"));
+        for text in [
+            "redis: {hostKey: [hunter2]}",
+            "redis: {url: {a: hunter2}}",
+            "redis: {hostKey: \"hunter2}",
+            "redis: {hostKey: hunter2, hostKey: hunter2}",
+            "redis: {url: \"rediss://:hunter2@a\"}",
+            "redis: {url: \"redis://me:hunter2@a\"}",
+            "redis: {url: \"redis://:hunter2@a:port\"}",
+            "redis: {url: \"http://:hunter2@a\"}",
+        ] {
+            let message = message(text);
+            assert!(message.starts_with("invalid configuration"), "{message}");
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() -> Result<()> {
+        let set = |name: &str| match name {
+            "TOKENPOOL_TYPE" => Some("redis".to_owned()),
+            "TOKENPOOL_RESOURCE_MAX_QUOTA" => Some("7".to_owned()),
+            "TOKENPOOL_REDIS_HOST_PATHS" => Some("a:1".to_owned()),
+            "TOKENPOOL_REDIS_HOST_KEY" => Some("123".to_owned()),
+            "TOKENPOOL_REDIS_CONNECT_TIMEOUT" => Some("1s".to_owned()),
+            "TOKENPOOL_REDIS_HOST_PATH" => Some(String::new()),
+            _ => None,
+        };
+        let text = "resourcemanager:\n  type: noop\n  redis: {hostPath: \"b:2\", hostKey: x}";
+        let config = Config::from_parts(text, set)?;
+        assert_eq!(config.backend_type, BackendType::Redis);
+        assert_eq!(config.resource_max_quota, 7);
+        assert_eq!(config.redis.host_paths, ["a:1"]);
+        assert_eq!(config.redis.host_path, "b:2");
+        assert_eq!(config.redis.host_key.as_ref().map(ExposeSecret::expose_secret), Some("123"));
+        assert_eq!(config.redis.connect_timeout, Duration::from_secs(1));
+        let wrong = |name: &str| (name == "TOKENPOOL_RESOURCE_MAX_QUOTA").then(|| "x".to_owned());
+        let error = Config::from_parts("", wrong).err().map(|e| e.to_string());
+        assert_eq!(
+            error.as_deref(),
+            Some(
+                "invalid configuration: TOKENPOOL_RESOURCE_MAX_QUOTA: invalid type: string \"x\", expected u32"
+            )
+        );
+        Ok(())
+    }
+}

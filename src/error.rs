@@ -1,0 +1,166 @@
+//! What can go wrong, by what the caller can do about it.
+
+use std::error::Error as StdError;
+
+use crate::name::{Member, PoolName};
+
+/// The result of every fallible call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call has no answer: the request is wrong, or the answer is unknown.
+///
+/// A refused claim is not an error but an [`Outcome`](crate::Outcome). No message contains a
+/// password.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument breaks a rule. Nothing was sent to the backend.
+    #[error("invalid {field} {value:?}: {rule}")]
+    InvalidArgument {
+        /// The argument, as the documentation calls it.
+        field: &'static str,
+        /// What was given.
+        value: String,
+        /// The rule it breaks.
+        rule: String,
+    },
+    /// The configuration cannot be used.
+    #[error("invalid configuration: {key}: {problem}")]
+    Configuration {
+        /// The key, as a path from the root of the document, or the file.
+        key: String,
+        /// What is wrong with it and what is allowed.
+        problem: String,
+    },
+    /// The namespace was registered before with this registrar.
+    #[error("resource namespace {pool} is registered already")]
+    AlreadyRegistered {
+        /// The pool.
+        pool: PoolName,
+    },
+    /// The registrar's manager was built; its table of quotas is frozen.
+    #[error("cannot register {pool}: the manager was built already")]
+    RegistrationClosed {
+        /// The pool.
+        pool: PoolName,
+    },
+    /// No such pool: never registered with this manager, or not known to the backend.
+    #[error("unknown resource namespace {pool}: no quota was registered for it")]
+    UnknownNamespace {
+        /// The pool.
+        pool: PoolName,
+    },
+    /// The token is held with other units or by another execution; the holder keeps it.
+    #[error("token is held already as {member} with {held_units} unit(s) by execution {held_by:?}")]
+    Conflict {
+        /// The member under which it is held.
+        member: Member,
+        /// Units the holder has.
+        held_units: u64,
+        /// Name of the execution that holds it.
+        held_by: String,
+    },
+    /// The pool exists already and was left as it is.
+    #[error("pool {pool} exists already with quota {quota}")]
+    PoolExists {
+        /// The pool.
+        pool: PoolName,
+        /// Its quota.
+        quota: u64,
+    },
+    /// The pool has grants and was left as it is.
+    #[error("pool {pool} is in use: {holders} holder(s) with {units} unit(s)")]
+    PoolInUse {
+        /// The pool.
+        pool: PoolName,
+        /// Number of holders.
+        holders: u64,
+        /// Units they hold.
+        units: u64,
+    },
+    /// The pool changed during every attempt to read a consistent state of it. Retryable.
+    #[error("pool {pool} changed during each of {attempts} attempts to read it whole")]
+    Busy {
+        /// The pool.
+        pool: PoolName,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// A key of the pool holds somebody else's data; nothing was changed.
+    #[error("key {key:?} holds a {found} where this library keeps a {expected}")]
+    WrongType {
+        /// The key.
+        key: String,
+        /// The type this library keeps there.
+        expected: &'static str,
+        /// The type found.
+        found: String,
+    },
+    /// The pool was written by a newer version of this library; nothing was changed.
+    #[error("pool {pool} has schema {found}; this version understands schema {supported}")]
+    NewerSchema {
+        /// The pool.
+        pool: PoolName,
+        /// Version of the pool's schema.
+        found: String,
+        /// Newest version this library understands.
+        supported: u32,
+    },
+    /// The server cannot be reached, did not answer in time, or is not ready. Retryable: repeating
+    /// the same call is safe and is the remedy.
+    #[error("{operation}: no answer from {server}")]
+    Unavailable {
+        /// What was asked for.
+        operation: &'static str,
+        /// Address of the server, without credentials.
+        server: String,
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The server refused what this library sent, for example for lack of permission or memory.
+    #[error("{operation}: {server} refused")]
+    Server {
+        /// What was asked for.
+        operation: &'static str,
+        /// Address of the server, without credentials.
+        server: String,
+        /// Its words.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The server answered something this version does not understand.
+    #[error("{operation}: unexpected reply {reply:?}")]
+    Protocol {
+        /// What was asked for.
+        operation: &'static str,
+        /// What came back.
+        reply: String,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed when it is repeated unchanged.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Busy { .. })
+    }
+
+    /// Whether the caller asked for something that breaks a rule, so that nothing was attempted.
+    pub fn is_invalid(&self) -> bool {
+        matches!(
+            self,
+            Self::InvalidArgument { .. }
+                | Self::Configuration { .. }
+                | Self::AlreadyRegistered { .. }
+                | Self::RegistrationClosed { .. }
+                | Self::UnknownNamespace { .. }
+                | Self::Conflict { .. }
+        )
+    }
+
+    pub(crate) fn invalid(
+        field: &'static str,
+        value: impl ToString,
+        rule: impl Into<String>,
+    ) -> Self {
+        Self::InvalidArgument { field, value: value.to_string(), rule: rule.into() }
+    }
+}

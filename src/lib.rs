@@ -1,0 +1,39 @@
+#![doc = include_str!("../README.md")]
+
+mod audit;
+mod backend;
+mod claim;
+pub mod config;
+mod error;
+mod manager;
+mod memory;
+mod name;
+mod noop;
+mod pool;
+mod proxy;
+#[cfg(feature = "redis")]
+mod redis;
+mod registrar;
+
+pub use backend::Backend;
+pub use claim::{
+    AllocationStatus, Claim, Claimant, FencingNumber, Grant, Limit, Outcome, Quota, Refusal,
+    Released, ResourceConstraint, ResourceConstraintsSpec, Units,
+};
+pub use config::{BackendType, Config, RedisConfig};
+pub use error::{Error, Result};
+pub use manager::{Manager, ResourceManager};
+pub use memory::MemoryBackend;
+pub use name::{
+    AllocationToken, ExecutionId, Holder, MAX_NAME_LENGTH, Member, PluginId, PoolName,
+    ResourceNamespace, Scope,
+};
+pub use noop::NoopBackend;
+pub use pool::{
+    CheckReport, Cursor, Deletion, Drift, GrantRecord, Holding, HoldingsPage, PoolQuota, PoolUsage,
+    QuotaChange, RepairReport,
+};
+pub use proxy::{ResourcePoolInfo, TaskResourceManager};
+#[cfg(feature = "redis")]
+pub use redis::RedisBackend;
+pub use registrar::{PluginRegistrar, Registrar, ResourceRegistrar};

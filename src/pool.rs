@@ -1,0 +1,174 @@
+//! What an operator sees of a pool and does to it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::SystemTime;
+
+use crate::claim::{FencingNumber, Quota, Units};
+use crate::name::{Member, Scope};
+
+/// A change to a pool's quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum QuotaChange {
+    /// What a manager wants: makes the pool if there is none. A pinned quota stays in force.
+    Register(Quota),
+    /// What an operator wants who expects that there is no such pool.
+    Create(Quota),
+    /// What an operator wants, whatever managers register, until unpinned.
+    Pin(Quota),
+    /// Back to what was registered last.
+    Unpin,
+}
+
+/// The quota of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PoolQuota {
+    /// Units that may be granted, in force now.
+    pub in_force: u64,
+    /// What was registered last.
+    pub registered: u64,
+    /// What an operator pinned, if anything.
+    pub pinned: Option<u64>,
+    /// What was registered before the change that this answers; none for a new pool.
+    pub registered_before: Option<u64>,
+}
+
+impl PoolQuota {
+    pub(crate) fn new(
+        in_force: u64,
+        registered: u64,
+        pinned: Option<u64>,
+        registered_before: Option<u64>,
+    ) -> Self {
+        Self { in_force, registered, pinned, registered_before }
+    }
+}
+
+/// Whether a pool may be deleted while units are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "two answers to one question")]
+pub enum Deletion {
+    /// Refuse while the pool has holders.
+    OnlyUnused,
+    /// Delete in any case; every holder loses its units.
+    EvenInUse,
+}
+
+/// What is in use of a pool, and by which scopes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolUsage {
+    /// Units that may be granted.
+    pub quota: u64,
+    /// What was registered last.
+    pub registered: u64,
+    /// What an operator pinned, if anything.
+    pub pinned: Option<u64>,
+    /// Units in use. More than the quota if that was lowered meanwhile.
+    pub in_use: u64,
+    /// Number of tokens that hold them.
+    pub holders: u64,
+    /// The next grant's fencing number.
+    pub next_fencing_number: FencingNumber,
+    /// Units in use per scope. Read in pages, so under way it may differ from `in_use`.
+    pub scopes: BTreeMap<Scope, u64>,
+}
+
+/// What is recorded of a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GrantRecord {
+    /// Units held.
+    pub units: Units,
+    /// The grant's number.
+    pub fencing_number: FencingNumber,
+    /// When it was granted, by the backend's clock, in whole seconds.
+    pub since: SystemTime,
+    /// The process that claimed it.
+    pub holder: String,
+    /// The execution's name; none if another writer put the member into the pool.
+    pub execution: Option<String>,
+}
+
+/// One holder of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holding {
+    /// The granted token.
+    pub member: Member,
+    /// Its record; none if another writer put the member into the pool and nobody repaired it yet.
+    pub record: Option<GrantRecord>,
+}
+
+/// Where a listing goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cursor(pub(crate) u64);
+
+/// Part of a listing of holders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HoldingsPage {
+    /// The holders, in no particular order.
+    pub holdings: Vec<Holding>,
+    /// Where the next page begins; none on the last.
+    pub next: Option<Cursor>,
+}
+
+/// A counter that differs from what the records add up to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Drift {
+    /// The scope whose counter it is; none for the pool's own.
+    pub scope: Option<Scope>,
+    /// What the counter says, in units.
+    pub counted: i64,
+    /// What the records add up to, in units.
+    pub recorded: i64,
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.scope {
+            Some(scope) => write!(f, "{scope}")?,
+            None => f.write_str("pool")?,
+        }
+        write!(f, ": counter says {}, records say {}", self.counted, self.recorded)
+    }
+}
+
+/// What [`check`](crate::Backend::check) found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// Number of members in the pool.
+    pub members: u64,
+    /// Number of records.
+    pub records: u64,
+    /// Counters that are wrong.
+    pub drift: Vec<Drift>,
+    /// Members without a usable record: another writer put them there.
+    pub unrecorded: Vec<Member>,
+    /// Members whose record is left while they are gone: another writer removed them.
+    pub removed: Vec<Member>,
+}
+
+impl CheckReport {
+    /// Whether counters, records and members agree.
+    pub fn is_clean(&self) -> bool {
+        self.drift.is_empty() && self.unrecorded.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// What [`repair`](crate::Backend::repair) changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// Members of another writer that have a record now, of one unit each.
+    pub adopted: u64,
+    /// Records dropped, their units returned, because another writer had removed their members.
+    pub dropped: u64,
+    /// Counters that were wrong and are right now.
+    pub corrected: Vec<Drift>,
+}

@@ -1,0 +1,166 @@
+//! The view that one execution has of a plugin's resources.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::claim::{AllocationStatus, Claim, Outcome, Released, ResourceConstraintsSpec};
+use crate::error::{Error, Result};
+use crate::manager::{Manager, ResourceManager};
+use crate::name::{AllocationToken, ExecutionId, PluginId, PoolName, ResourceNamespace};
+
+/// Which token was granted in which resource: what Flyte's task events carry as
+/// `resource_pool_info`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub struct ResourcePoolInfo {
+    /// The resource, by the plugin's short name for it.
+    pub namespace: ResourceNamespace,
+    /// The plugin's token.
+    pub allocation_token: AllocationToken,
+}
+
+/// A manager that puts the plugin's id before namespaces and the execution before tokens.
+///
+/// It is cheap: engines make one for each evaluation of a task.
+///
+/// # Example
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use tokenpool::{MemoryBackend, PluginId, Registrar, ResourceRegistrar};
+/// use tokenpool::{AllocationStatus, ExecutionId, ResourceConstraintsSpec, ResourceManager};
+///
+/// # tokio_test::block_on(async {
+/// # let registrar = Registrar::new(Arc::new(MemoryBackend::new()));
+/// # registrar.for_plugin("hive".parse()?).register_resource_quota(&"default".parse()?, 1)?;
+/// # let manager = registrar.build().await?;
+/// let execution = ExecutionId::new("flytesnacks", "development", "f3ab")?;
+/// let task = manager.for_execution("hive".parse()?, execution);
+/// let (namespace, token) = ("default".parse()?, "f3ab-n0-0".parse()?);
+/// let status = task.allocate_resource(&namespace, &token, ResourceConstraintsSpec::NONE).await?;
+/// assert_eq!(status, AllocationStatus::Granted);
+/// task.release_resource(&namespace, &token).await?;
+/// # Ok::<(), tokenpool::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct TaskResourceManager {
+    manager: Manager,
+    plugin: PluginId,
+    execution: ExecutionId,
+    granted: Mutex<BTreeSet<ResourcePoolInfo>>,
+}
+
+impl TaskResourceManager {
+    pub(crate) fn new(manager: Manager, plugin: PluginId, execution: ExecutionId) -> Self {
+        Self { manager, plugin, execution, granted: Mutex::default() }
+    }
+
+    /// Claims units of a resource and answers which limit stopped the claim, if one did.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] if the token is held with other units or by another execution; else as
+    /// [`ResourceManager::allocate_resource`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the token may or may not be held. Claim it again, or release it.
+    pub async fn allocate(
+        &self,
+        namespace: &ResourceNamespace,
+        claim: impl Into<Claim>,
+        constraints: ResourceConstraintsSpec,
+    ) -> Result<Outcome> {
+        let answers = self.allocate_many(namespace, &[claim.into()], constraints).await?;
+        answers.into_iter().next().unwrap_or_else(|| {
+            Err(Error::Protocol { operation: "allocate", reply: "no answer".to_owned() })
+        })
+    }
+
+    /// Claims units for many tokens, the subtasks of a map task, in one round trip.
+    ///
+    /// Each claim is all or nothing; they are decided one after the other. The answers stand in the
+    /// order of the claims, and an inner error is about its claim alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, any of the tokens may or may not be held.
+    pub async fn allocate_many(
+        &self,
+        namespace: &ResourceNamespace,
+        claims: &[Claim],
+        constraints: ResourceConstraintsSpec,
+    ) -> Result<Vec<Result<Outcome>>> {
+        let pool = PoolName::of(&self.plugin, namespace)?;
+        let answers = self.manager.allocate(&pool, &self.execution, claims, constraints).await?;
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        for (claim, answer) in claims.iter().zip(&answers) {
+            if let Ok(Outcome::Granted(_)) = answer {
+                granted.insert(ResourcePoolInfo {
+                    namespace: namespace.clone(),
+                    allocation_token: claim.token.clone(),
+                });
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Gives back what many tokens hold, in one round trip. The answers stand in the tokens' order.
+    ///
+    /// # Errors
+    ///
+    /// As [`ResourceManager::release_resource`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, any of the tokens may or may not be held. Release them again.
+    pub async fn release_many(
+        &self,
+        namespace: &ResourceNamespace,
+        tokens: &[AllocationToken],
+    ) -> Result<Vec<Released>> {
+        let pool = PoolName::of(&self.plugin, namespace)?;
+        self.manager.release(&pool, &self.execution, tokens).await
+    }
+
+    /// What was granted through this view, in order; a release does not take it off the list.
+    ///
+    /// Refused claims are not on it (unlike Flyte, defect RM-16), and a token in two resources is on
+    /// it twice.
+    pub fn resource_pool_info(&self) -> Vec<ResourcePoolInfo> {
+        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        granted.iter().cloned().collect()
+    }
+}
+
+#[async_trait]
+impl ResourceManager for TaskResourceManager {
+    fn id(&self) -> &'static str {
+        self.manager.id()
+    }
+
+    async fn allocate_resource(
+        &self,
+        namespace: &ResourceNamespace,
+        token: &AllocationToken,
+        constraints: ResourceConstraintsSpec,
+    ) -> Result<AllocationStatus> {
+        let outcome = self.allocate(namespace, token.clone(), constraints).await?;
+        Ok(outcome.status())
+    }
+
+    async fn release_resource(
+        &self,
+        namespace: &ResourceNamespace,
+        token: &AllocationToken,
+    ) -> Result<()> {
+        self.release_many(namespace, std::slice::from_ref(token)).await.map(drop)
+    }
+}

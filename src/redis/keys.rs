@@ -1,0 +1,111 @@
+//! The only place that makes names for Redis: keys, and the fields of a pool's counters.
+
+use crate::name::{Member, PoolName, Scope};
+
+/// Id of the backend, the first part of every pool's key.
+pub(super) const BACKEND_ID: &str = "redisresourcemanager";
+
+/// SET of the registered pools' keys, for listing.
+pub(super) const POOLS: &str = "tokenpool:pools";
+
+/// The keys of one pool, which share its cluster slot.
+#[derive(Debug)]
+pub(super) struct PoolKeys {
+    /// SET of granted members.
+    pub(super) pool: String,
+    /// HASH of counters.
+    pub(super) usage: String,
+    /// HASH of records.
+    pub(super) grants: String,
+}
+
+impl PoolKeys {
+    pub(super) fn new(name: &PoolName) -> Self {
+        let pool = [BACKEND_ID, ":", name.as_str()].concat();
+        Self {
+            usage: ["{", &pool, "}:usage"].concat(),
+            grants: ["{", &pool, "}:grants"].concat(),
+            pool,
+        }
+    }
+
+    /// Pool, usage and grants, as most scripts want them.
+    pub(super) fn all(&self) -> [&str; 3] {
+        [&self.pool, &self.usage, &self.grants]
+    }
+}
+
+/// The pool of a key, if it is one.
+pub(super) fn pool_of_key(key: &str) -> Option<PoolName> {
+    PoolName::new(key.strip_prefix(BACKEND_ID)?.strip_prefix(':')?).ok()
+}
+
+/// Fields of `usage` that count a project and its domain.
+#[derive(Debug)]
+pub(super) struct ScopeFields {
+    pub(super) project: String,
+    pub(super) domain: String,
+}
+
+impl ScopeFields {
+    pub(super) fn new(project: &str, domain: &str) -> Self {
+        Self { project: ["p:", project].concat(), domain: ["d:", project, ":", domain].concat() }
+    }
+
+    /// The fields of a member, empty if another writer formed it without a scope.
+    pub(super) fn of_member(member: &Member) -> Self {
+        match member.scope() {
+            Some((project, domain)) => Self::new(project, domain),
+            None => Self { project: String::new(), domain: String::new() },
+        }
+    }
+}
+
+/// The scope that a field of `usage` counts; none for the pool's own fields.
+pub(super) fn scope_of_field(field: &str) -> Option<Scope> {
+    match field.split_once(':')? {
+        ("p", project) => Some(Scope::Project { project: project.to_owned() }),
+        ("d", path) => {
+            let (project, domain) = path.split_once(':')?;
+            Some(Scope::Domain { project: project.to_owned(), domain: domain.to_owned() })
+        }
+        _ => None,
+    }
+}
+
+/// The field of `usage` that counts a scope.
+pub(super) fn field_of_scope(scope: &Scope) -> String {
+    match scope {
+        Scope::Project { project } => ["p:", project].concat(),
+        Scope::Domain { project, domain } => ["d:", project, ":", domain].concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Result;
+
+    #[test]
+    fn pool_keys_are_flytes_and_the_others_carry_them_as_hash_tag() -> Result<()> {
+        let keys = PoolKeys::new(&PoolName::new("qubole-hive-executor:default")?);
+        assert_eq!(keys.pool, "redisresourcemanager:qubole-hive-executor:default");
+        assert_eq!(keys.usage, "{redisresourcemanager:qubole-hive-executor:default}:usage");
+        assert_eq!(keys.grants, "{redisresourcemanager:qubole-hive-executor:default}:grants");
+        assert_eq!(pool_of_key(&keys.pool), Some(PoolName::new("qubole-hive-executor:default")?));
+        assert_eq!(pool_of_key("tokenpool:pools"), None);
+        Ok(())
+    }
+
+    #[test]
+    fn fields_and_scopes_convert_both_ways() {
+        let fields = ScopeFields::new("flyte", "dev");
+        for field in [&fields.project, &fields.domain] {
+            let scope = scope_of_field(field);
+            assert_eq!(scope.as_ref().map(field_of_scope).as_ref(), Some(field));
+        }
+        for field in ["issued", "issue_limit", "quota", "about"] {
+            assert_eq!(scope_of_field(field), None);
+        }
+    }
+}
