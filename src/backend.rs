@@ -43,7 +43,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// Decides the claims of one execution in one pool, one after the other, in one step.
     ///
-    /// The answers stand in the order of the claims. An inner error is about its claim alone.
+    /// The answers stand in the order of the claims. An inner error is about its claim alone. An empty
+    /// list is answered without a look at the pool.
     ///
     /// # Errors
     ///

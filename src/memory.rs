@@ -275,6 +275,9 @@ impl Backend for MemoryBackend {
         claimant: Claimant<'_>,
         claims: &[Claim],
     ) -> Result<Vec<Result<Outcome>>> {
+        if claims.is_empty() {
+            return Ok(Vec::new());
+        }
         self.with(pool, |pool| claims.iter().map(|claim| pool.allocate(claimant, claim)).collect())
     }
 
@@ -284,6 +287,9 @@ impl Backend for MemoryBackend {
         execution: &ExecutionId,
         tokens: &[AllocationToken],
     ) -> Result<Vec<Released>> {
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
         self.with(pool, |pool| {
             let members = tokens.iter().map(|token| Member::new(execution, token));
             members.map(|member| pool.release(member, Some(execution))).collect()

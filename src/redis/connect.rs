@@ -65,7 +65,7 @@ impl Connections {
             problem: problem.to_owned(),
         })?;
         let server = info.addr().to_string();
-        let cannot_connect = |error: RedisError| unavailable("connect", &server, error);
+        let cannot_connect = |error| failure("connect", &server, error);
 
         let client = Client::open(info.clone()).map_err(cannot_connect)?;
         let manager_config = ConnectionManagerConfig::new()
@@ -177,15 +177,17 @@ impl Connections {
 
     /// The library's error for what a call failed with.
     pub(super) fn error(&self, operation: &'static str, error: RedisError) -> Error {
-        if is_temporary(&error) {
-            return unavailable(operation, &self.server, error);
-        }
-        Error::Server { operation, server: self.server.clone(), source: Box::new(error) }
+        failure(operation, &self.server, error)
     }
 }
 
-fn unavailable(operation: &'static str, server: &str, error: RedisError) -> Error {
-    Error::Unavailable { operation, server: server.to_owned(), source: Box::new(error) }
+fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
+    let (server, temporary) = (server.to_owned(), is_temporary(&error));
+    let source = Box::new(error);
+    match temporary {
+        true => Error::Unavailable { operation, server, source },
+        false => Error::Server { operation, server, source },
+    }
 }
 
 fn timed_out(what: &str, limit: Duration) -> RedisError {

@@ -200,6 +200,7 @@ impl RedisBackend {
         calls: &[Cmd],
     ) -> Result<Vec<Value>> {
         let replies = match calls {
+            [] => return Ok(Vec::new()),
             [call] => vec![self.call(operation, pool, script, Lane::Shared, call).await?],
             calls => match script.call_all(&self.connections, calls).await {
                 Ok(replies) => replies,

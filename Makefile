@@ -1,0 +1,40 @@
+# What a person or CI runs. `make test` is all that a new machine with Rust needs.
+
+EXAMPLES = quotas map_task operator
+SERVERS = redis-6.2 redis redis-8.2 valkey-9.1
+
+.PHONY: test test-servers examples lint bench bench-quick package
+
+# Installs redis-server if there is none, and runs every test.
+test:
+	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server cargo test --workspace
+
+# The tests of the library on every server it is meant for.
+test-servers:
+	for name in $(SERVERS); do \
+		server=$$(tests/servers.sh $$name) || exit 1; \
+		$$server --version; \
+		TOKENPOOL_TEST_SERVER=$$server cargo test --package tokenpool --test tokenpool || exit 1; \
+	done
+
+examples:
+	for name in $(EXAMPLES); do cargo run --quiet --example $$name || exit 1; done
+
+# As CI wants them: formatting, lints with every feature set, documentation.
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+	cargo clippy --package tokenpool --all-targets --no-default-features -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps
+
+# Prints the table of figures and keeps it as benches/RESULTS.md.
+bench:
+	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server cargo bench --bench quotas
+
+# The same at the smallest sizes, to see that it runs; keeps nothing.
+bench-quick:
+	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server cargo bench --bench quotas -- --quick
+
+# What would be published, built as published.
+package:
+	cargo package --package tokenpool --allow-dirty

@@ -1,0 +1,20 @@
+//! Tests against real servers: every test starts what it needs and ends it again.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+/// What every backend must do, one test for each case and backend.
+mod conformance;
+/// What happens when servers, connections and clients fail.
+mod faults;
+/// What the original's Go tests assert about the resource manager.
+mod flyte;
+/// Pools that other writers change, too.
+mod foreign;
+/// Registration, building and the manager's table.
+mod registration;
+/// Random sequences of operations, Redis against memory.
+mod sequences;
+/// What the sources and their documents must agree on.
+mod sources;
+mod support;
+/// What Redis holds, to the byte.
+mod wire;
