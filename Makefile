@@ -1,9 +1,10 @@
 # What a person or CI runs. `make test` is all that a new machine with Rust needs.
 
 EXAMPLES = quotas map_task operator
+LOG = examples/data/NASA-iPSC-1993-3.1-cln.swf.gz
 SERVERS = redis-6.2 redis redis-8.2 valkey-9.1
 
-.PHONY: test test-servers examples lint bench bench-quick package
+.PHONY: test test-servers examples replay lint bench bench-quick package
 
 # Installs redis-server if there is none, and runs every test.
 test:
@@ -19,6 +20,11 @@ test-servers:
 
 examples:
 	for name in $(EXAMPLES); do cargo run --quiet --example $$name || exit 1; done
+
+# The main job, on the embedded default and on a server.
+replay:
+	cargo run --release -- replay $(LOG)
+	tests/with_server.sh cargo run --release -- replay $(LOG) --replicas 8
 
 # As CI wants them: formatting, lints with every feature set, documentation.
 lint:

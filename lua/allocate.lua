@@ -59,7 +59,7 @@ else
   end
   -- Not granted after all: count it out again, without leaving zeros.
   for field, count in pairs({ [project] = in_project, [domain] = in_domain }) do
-    if count > units + 0 then call('HINCRBY', usage, field, '-' .. units) else call('HDEL', usage, field) end
+    if count == units + 0 then call('HDEL', usage, field) else call('HINCRBY', usage, field, '-' .. units) end
   end
   if failure then return failure end
 end

@@ -1,7 +1,7 @@
 -- Reads a pool in pages, to compare its counters, its records and its members.
 --
--- Pages belong together if issued, issue_limit and quota are the same in all of them: every grant raises the first, every
--- release the second.
+-- Pages belong together if issued, issue_limit, quota and epoch are the same in all of them: every grant raises the
+-- first, every release the second.
 --
 -- KEYS[1] pool: SET of granted members
 -- KEYS[2] usage: HASH of the pool's counters
@@ -10,7 +10,7 @@
 -- ARGV[2] scopes: cursor in usage, likewise
 -- ARGV[3] records: cursor in grants, likewise
 -- ARGV[4] count: about how many entries of each to a page
--- Returns {issued, issue_limit, quota, page of members, page of scopes, page of records}, where a page is
+-- Returns {issued, issue_limit, quota, epoch, page of members, page of scopes, page of records}, where a page is
 -- {next cursor or 0, {entry, ...}} and members stand alone while scopes and records are followed by their values; or an
 -- answer (see README.md): unregistered, newer
 -- Cost: 4 commands, three of them in proportion to the page
@@ -19,13 +19,13 @@ local call = redis.call
 local pool, usage, grants = KEYS[1], KEYS[2], KEYS[3]
 local members, scopes, records, count = unpack(ARGV)
 
-local state = call('HMGET', usage, 'schema', 'issued', 'issue_limit', 'quota')
+local state = call('HMGET', usage, 'schema', 'issued', 'issue_limit', 'quota', 'epoch')
 if state[1] ~= '1' then return state[1] and 'newer ' .. state[1] or 'unregistered' end
 local function page(command, key, cursor)
   if cursor == '' then return { '0', {} } end
   return call(command, key, cursor, 'COUNT', count)
 end
 return {
-  state[2], state[3], state[4],
+  state[2], state[3], state[4], state[5],
   page('SSCAN', pool, members), page('HSCAN', usage, scopes), page('HSCAN', grants, records),
 }

@@ -1,24 +1,24 @@
--- Sets the counters of a pool to what its records say, if it did not change since they were read.
+-- Corrects the counters of a pool by what they differ from its records, once.
+--
+-- Claims and releases move counters and records alike, so a difference stays what it is while they go on.
 --
 -- KEYS[1] usage: HASH of the pool's counters
--- ARGV[1] issued: as read
--- ARGV[2] issue_limit: as read
--- ARGV[3] quota: as read
--- ARGV[4] in_use: units that the records add up to
--- ARGV[5..] field, units: the scopes whose counters differ; 0 removes one
+-- ARGV[1] epoch: as read together with the counters and the records
+-- ARGV[2] free: units to add to what the pool counts as free, possibly negative
+-- ARGV[3..] field, units: scopes whose counters differ, and what to add to each, possibly negative
 -- Returns an answer (see README.md): repaired, changed
--- Cost: 2 commands, and 1 for each field
+-- Cost: 4 commands, and at most 2 for each field
 
 local call = redis.call
 local usage = KEYS[1]
-local issued, issue_limit, quota, in_use = unpack(ARGV, 1, 4)
+local epoch, free = unpack(ARGV, 1, 2)
 
-local state = call('HMGET', usage, 'issued', 'issue_limit', 'quota')
-if state[1] ~= issued or state[2] ~= issue_limit or state[3] ~= quota then return 'changed' end
--- The fencing number moves on, so that of two repairs at once only one is applied.
-call('HSET', usage, 'issued', string.format('%.0f', issued + 1),
-  'issue_limit', string.format('%.0f', issued + 1 + quota - in_use))
-for i = 5, #ARGV, 2 do
-  if ARGV[i + 1] == '0' then call('HDEL', usage, ARGV[i]) else call('HSET', usage, ARGV[i], ARGV[i + 1]) end
+if call('HGET', usage, 'epoch') ~= epoch then return 'changed' end
+local now = call('TIME')
+local next_epoch = math.max(now[1] * 1000000 + now[2], epoch + 1)
+call('HSET', usage, 'epoch', string.format('%.0f', next_epoch))
+call('HINCRBY', usage, 'issue_limit', free)
+for i = 3, #ARGV, 2 do
+  if call('HINCRBY', usage, ARGV[i], ARGV[i + 1]) == 0 then call('HDEL', usage, ARGV[i]) end
 end
 return 'repaired'

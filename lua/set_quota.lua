@@ -25,7 +25,7 @@ if not schema then
   local now = call('TIME')
   local start = string.format('%.0f', now[1] * 1000000 + now[2])
   call('HSET', usage, 'schema', '1', 'quota', quota, 'registered', quota, 'issued', start,
-    'issue_limit', string.format('%.0f', start + quota),
+    'issue_limit', string.format('%.0f', start + quota), 'epoch', start,
     'about', 'tokenpool: units issued so far, and how far issuing may go; their difference is free')
   return { 'done', quota, quota, '', before }
 end

@@ -23,11 +23,6 @@ impl Recorded {
         }
     }
 
-    #[cfg(feature = "redis")]
-    pub(crate) fn units(&self) -> u64 {
-        self.units
-    }
-
     /// The counters that differ.
     pub(crate) fn drift<N>(mut self, in_use: i64, counters: &BTreeMap<Scope, N>) -> Vec<Drift>
     where

@@ -1,6 +1,8 @@
 //! Tests against real servers: every test starts what it needs and ends it again.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+/// Checking and repairing a pool while others use it.
+mod audit;
 /// What every backend must do, one test for each case and backend.
 mod conformance;
 /// What happens when servers, connections and clients fail.

@@ -33,7 +33,7 @@ async fn a_pool_is_kept_as_the_schema_says() {
     let counters = |issued: u64, limit: u64, scopes: &[&str]| {
         let (issued, limit) = (format!("issued = {issued}"), format!("issue_limit = {limit}"));
         let mut all = fields(&[ABOUT, "quota = 10", "registered = 10", "schema = 1"]);
-        all.extend([issued, limit]);
+        all.extend([issued, limit, format!("epoch = {start}")]);
         all.extend(fields(scopes));
         all.sort();
         (usage.clone(), all)

@@ -25,7 +25,7 @@ use crate::config::RedisConfig;
 use crate::error::{Error, Result};
 use crate::name::{AllocationToken, ExecutionId, Member, PoolName, Scope};
 use crate::pool::{
-    CheckReport, Cursor, Deletion, GrantRecord, Holding, HoldingsPage, PoolQuota, PoolUsage,
+    CheckReport, Cursor, Deletion, Drift, GrantRecord, Holding, HoldingsPage, PoolQuota, PoolUsage,
     QuotaChange, RepairReport,
 };
 
@@ -271,23 +271,24 @@ impl RedisBackend {
         Ok(())
     }
 
-    /// Sets the counters to what the records add up to; nothing happens if the pool changed since it
-    /// was read.
+    /// Corrects the counters by what they differ from the records, unless somebody else did since the
+    /// pool was read.
     async fn correct(
         &self,
         pool: &PoolName,
-        whole: &Whole,
+        epoch: &str,
         found: CheckReport,
         report: &mut RepairReport,
     ) -> Result<()> {
         let operation = "repair";
-        let Version { issued, issue_limit, quota } = &whole.version;
         let keys = PoolKeys::new(pool);
+        let missing = |drift: &Drift| drift.recorded - drift.counted;
+        let in_use: i64 = found.drift.iter().filter(|d| d.scope.is_none()).map(missing).sum();
         let mut cmd = scripts::REPAIR.cmd(&[&keys.usage]);
-        cmd.arg(issued).arg(issue_limit).arg(quota).arg(whole.recorded().units());
+        cmd.arg(epoch).arg(-in_use);
         for drift in &found.drift {
             if let Some(scope) = &drift.scope {
-                cmd.arg(field_of_scope(scope)).arg(drift.recorded);
+                cmd.arg(field_of_scope(scope)).arg(missing(drift));
             }
         }
         let reply = self.call(operation, pool, &scripts::REPAIR, Lane::Own, &cmd).await?;
@@ -566,7 +567,7 @@ impl Backend for RedisBackend {
                 return Ok(report);
             }
             if found.unrecorded.is_empty() && found.removed.is_empty() {
-                self.correct(pool, &whole, found, &mut report).await?;
+                self.correct(pool, &whole.version.epoch, found, &mut report).await?;
             } else {
                 self.reconcile(pool, &found, &mut report).await?;
             }

@@ -9,18 +9,24 @@ use crate::audit::Recorded;
 use crate::name::{Member, Scope};
 use crate::pool::CheckReport;
 
-/// What changes with every grant, release and change of the quota, so that pages with the same
+/// What changes with every grant, release, repair and change of the quota, so that pages with the same
 /// version belong to the same state: grants raise `issued`, releases raise `issue_limit`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Version {
     pub(super) issued: String,
     pub(super) issue_limit: String,
     pub(super) quota: String,
+    pub(super) epoch: String,
 }
 
 impl Version {
     pub(super) fn read(fields: &mut Fields) -> Option<Self> {
-        Some(Self { issued: fields.text()?, issue_limit: fields.text()?, quota: fields.text()? })
+        Some(Self {
+            issued: fields.text()?,
+            issue_limit: fields.text()?,
+            quota: fields.text()?,
+            epoch: fields.text()?,
+        })
     }
 
     fn in_use(&self) -> Option<i64> {
