@@ -15,7 +15,10 @@ macro_rules! suite {
         mod $backend {
             $(#[tokio::test]
             async fn $case() {
-                super::$case(crate::support::$backend().await).await;
+                let fixture = crate::support::$backend().await;
+                let pool = fixture.handle(None);
+                super::$case(fixture).await;
+                pool.clean_up().await;
             })*
         }
     };

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokenpool::{
-    AllocationToken, Backend, Claim, Claimant, Config, Cursor, ExecutionId, FencingNumber, Holder,
-    Holding, Manager, MemoryBackend, Outcome, PluginId, PoolName, PoolUsage, Quota, QuotaChange,
-    Refusal, Registrar, Released, ResourceConstraintsSpec, ResourceNamespace, ResourceRegistrar,
-    Result, Units,
+    AllocationToken, Backend, Claim, Claimant, Config, Cursor, Deletion, Error, ExecutionId,
+    FencingNumber, Holder, Holding, Manager, MemoryBackend, Outcome, PluginId, PoolName, PoolUsage,
+    Quota, QuotaChange, Refusal, Registrar, Released, ResourceConstraintsSpec, ResourceNamespace,
+    ResourceRegistrar, Result, Units,
 };
 
 use self::server::Server;
@@ -142,6 +142,14 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
+    /// Leaves nothing behind on a server that is not the test's own.
+    pub(crate) async fn clean_up(&self) {
+        match self.backend.delete_pool(&self.name, Deletion::EvenInUse).await {
+            Ok(_) | Err(Error::UnknownNamespace { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     /// The same pool through another backend.
     pub(crate) fn through(&self, backend: Arc<dyn Backend>) -> Self {
         Self {
