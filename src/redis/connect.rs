@@ -136,16 +136,18 @@ impl Connections {
     }
 
     /// Sends commands in one go on a shared connection and waits for all replies.
-    pub(super) async fn call_all(&self, cmds: &[Cmd]) -> RedisResult<Vec<Value>> {
-        let mut pipeline = Pipeline::with_capacity(cmds.len());
+    pub(super) async fn call_all<'a>(
+        &self,
+        cmds: impl Iterator<Item = &'a Cmd>,
+    ) -> RedisResult<Vec<Value>> {
+        let mut pipeline = Pipeline::new();
         for cmd in cmds {
             pipeline.add_command(cmd.clone());
         }
         self.retrying(|| async {
             let mut connection = self.shared();
-            let replies =
-                self.within(connection.send_packed_commands(&pipeline, 0, cmds.len())).await?;
-            replies.into_iter().map(Value::extract_error).collect()
+            let sent = connection.send_packed_commands(&pipeline, 0, pipeline.len());
+            self.within(sent).await?.into_iter().map(Value::extract_error).collect()
         })
         .await
     }

@@ -3,80 +3,104 @@
 
 use std::sync::OnceLock;
 
-use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, ToRedisArgs, Value};
 
 use super::connect::{Connections, Lane};
 
 /// One file of `lua/`.
 #[derive(Debug)]
 pub(super) struct Script {
+    /// The file's name without extension, by which errors call the operation.
+    name: &'static str,
     source: &'static str,
+    lane: Lane,
     digest: OnceLock<String>,
 }
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal),* $(,)?) => {
-        $(pub(super) static $name: Script =
-            Script { source: include_str!(concat!("../../lua/", $file, ".lua")), digest: OnceLock::new() };)*
+    ($($script:ident = $name:literal on $lane:ident,)*) => {
+        $(pub(super) static $script: Script = Script {
+            name: $name,
+            source: include_str!(concat!("../../lua/", $name, ".lua")),
+            lane: Lane::$lane,
+            digest: OnceLock::new(),
+        };)*
     };
 }
 
 scripts! {
-    ALLOCATE = "allocate",
-    ALLOCATE_MANY = "allocate_many",
-    CHECK = "check",
-    DELETE_POOL = "delete_pool",
-    HOLDERS = "holders",
-    RECONCILE = "reconcile",
-    RELEASE = "release",
-    REPAIR = "repair",
-    SET_QUOTA = "set_quota",
-    USAGE = "usage",
+    ALLOCATE = "allocate" on Shared,
+    ALLOCATE_MANY = "allocate_many" on Shared,
+    CHECK = "check" on Own,
+    DELETE_POOL = "delete_pool" on Own,
+    HOLDERS = "holders" on Own,
+    RECONCILE = "reconcile" on Own,
+    RELEASE = "release" on Shared,
+    REPAIR = "repair" on Own,
+    SET_QUOTA = "set_quota" on Shared,
+    USAGE = "usage" on Own,
+}
+
+/// A script with its keys and arguments.
+#[derive(Debug)]
+pub(super) struct Call {
+    script: &'static Script,
+    cmd: Cmd,
 }
 
 impl Script {
     /// A call with these keys, to which the arguments are to be added.
-    pub(super) fn cmd(&self, keys: &[&str]) -> Cmd {
+    pub(super) fn on(&'static self, keys: &[&str]) -> Call {
         let digest =
             self.digest.get_or_init(|| sha1_smol::Sha1::from(self.source).digest().to_string());
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(digest).arg(keys.len()).arg(keys);
-        cmd
+        Call { script: self, cmd }
     }
 
-    pub(super) async fn call(
-        &self,
-        connections: &Connections,
-        lane: Lane,
-        cmd: &Cmd,
-    ) -> RedisResult<Value> {
-        match connections.call(lane, cmd).await {
+    async fn load(&self, connections: &Connections) -> RedisResult<()> {
+        let load = redis::cmd("SCRIPT").arg("LOAD").arg(self.source).to_owned();
+        connections.call(self.lane, &load).await.map(drop)
+    }
+}
+
+impl Call {
+    /// Adds the next argument, or several.
+    pub(super) fn arg(&mut self, argument: impl ToRedisArgs) -> &mut Self {
+        self.cmd.arg(argument);
+        self
+    }
+
+    /// What errors call the operation.
+    pub(super) fn operation(&self) -> &'static str {
+        self.script.name
+    }
+
+    pub(super) async fn send(&self, connections: &Connections) -> RedisResult<Value> {
+        let Self { script, cmd } = self;
+        match connections.call(script.lane, cmd).await {
             Err(error) if is_unknown_script(&error) => {
-                self.load(connections, lane).await?;
-                connections.call(lane, cmd).await
+                script.load(connections).await?;
+                connections.call(script.lane, cmd).await
             }
             reply => reply,
         }
     }
 
-    /// Calls the script several times in one round trip.
-    pub(super) async fn call_all(
-        &self,
+    /// Sends several calls of one script in one round trip.
+    pub(super) async fn send_all(
+        calls: &[Self],
         connections: &Connections,
-        calls: &[Cmd],
     ) -> RedisResult<Vec<Value>> {
-        match connections.call_all(calls).await {
+        let Some(Self { script, .. }) = calls.first() else { return Ok(Vec::new()) };
+        let cmds = || calls.iter().map(|call| &call.cmd);
+        match connections.call_all(cmds()).await {
             Err(error) if is_unknown_script(&error) => {
-                self.load(connections, Lane::Shared).await?;
-                connections.call_all(calls).await
+                script.load(connections).await?;
+                connections.call_all(cmds()).await
             }
             replies => replies,
         }
-    }
-
-    async fn load(&self, connections: &Connections, lane: Lane) -> RedisResult<()> {
-        let load = redis::cmd("SCRIPT").arg("LOAD").arg(self.source).to_owned();
-        connections.call(lane, &load).await.map(drop)
     }
 }
 

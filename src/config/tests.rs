@@ -1,0 +1,165 @@
+//! What a document and the environment say, and what is wrong with them.
+
+use secrecy::ExposeSecret;
+
+use super::*;
+
+fn message(text: &str) -> String {
+    Config::from_yaml(text).map_or_else(|e| e.to_string(), |config| format!("{config:?}"))
+}
+
+#[test]
+fn defaults_are_flytes() -> Result<()> {
+    let config = Config::from_yaml("")?;
+    assert_eq!(config.backend_type, BackendType::Noop);
+    assert_eq!(config.resource_max_quota, 1000);
+    assert_eq!(config.redis.max_retries, 0);
+    assert_eq!(config.redis.connect_timeout, Duration::from_secs(5));
+    assert_eq!(config.redis.command_timeout, Duration::from_secs(3));
+    assert!(config.redis.host_paths.is_empty() && config.redis.host_key.is_none());
+    Ok(())
+}
+
+#[test]
+fn flytes_seven_keys_are_read_at_each_of_the_three_places() -> Result<()> {
+    let keys = [
+        "type: redis",
+        "resourceMaxQuota: 1",
+        "redis:",
+        "  hostPaths: [\"a:1\"]",
+        "  primaryName: \"\"",
+        "  hostPath: \"b:2\"",
+        "  hostKey: \"1\"",
+        "  maxRetries: 1",
+    ];
+    for (head, indent) in
+        [("", ""), ("resourcemanager:", "  "), ("propeller:\n  resourcemanager:", "    ")]
+    {
+        let body: Vec<_> = keys.iter().map(|line| format!("{indent}{line}")).collect();
+        let config = Config::from_yaml(&format!("{head}\n{}", body.join("\n")))?;
+        assert_eq!(config.backend_type, BackendType::Redis);
+        assert_eq!(config.resource_max_quota, 1);
+        assert_eq!(config.redis.host_paths, ["a:1"]);
+        assert_eq!(config.redis.host_path, "b:2");
+        assert_eq!(config.redis.host_key.as_ref().map(ExposeSecret::expose_secret), Some("1"));
+        assert_eq!(config.redis.max_retries, 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn other_sections_of_flytes_file_are_left_alone() -> Result<()> {
+    let text = "admin: {}\npropeller:\n  workers: 4\n  resourcemanager: {type: memory}";
+    assert_eq!(Config::from_yaml(text)?.backend_type, BackendType::Memory);
+    Ok(())
+}
+
+#[test]
+fn mistakes_are_named_with_what_is_allowed() {
+    let cases = [
+        (
+            "type: redsi",
+            "invalid configuration: type: unknown variant `redsi`, expected one of `noop`, `memory`, `redis`",
+        ),
+        (
+            "resourcemanager: {typo: 1}",
+            "invalid configuration: resourcemanager.typo: unknown field `typo`, expected one of `type`, `resourceMaxQuota`, `redis`",
+        ),
+        (
+            "redis: {host: x}",
+            "invalid configuration: redis.host: unknown field `host`, expected one of `hostPaths`, `primaryName`, `hostPath`, `hostKey`, `maxRetries`, `url`, `connectTimeout`, `commandTimeout`, `connections`",
+        ),
+        (
+            "resourceMaxQuota: many",
+            "invalid configuration: resourceMaxQuota: invalid type: string \"many\", expected u32",
+        ),
+        (
+            "resourceMaxQuota: -1",
+            "invalid configuration: resourceMaxQuota: invalid value: integer `-1`, expected u32",
+        ),
+        ("resourceMaxQuota: 0", "invalid configuration: resourceMaxQuota: must be at least 1"),
+        ("- 1", "invalid configuration: document: must be a mapping of keys to values"),
+        (
+            "propeller: {resourcemanager: {}}\nresourcemanager: {}",
+            "invalid configuration: resourcemanager: stands at propeller.resourcemanager, too; give one",
+        ),
+        (
+            "redis: {connectTimeout: soon}",
+            "invalid configuration: redis.connectTimeout: \"soon\" is not a duration like 500ms or 5s: expected number at 0",
+        ),
+        (
+            "redis: {commandTimeout: 0s}",
+            "invalid configuration: redis.commandTimeout: must be between 1ms and 1h",
+        ),
+        (
+            "redis: {connections: 0}",
+            "invalid configuration: redis.connections: must be between 1 and 64",
+        ),
+        (
+            "redis: {primaryName: main}",
+            "invalid configuration: redis.primaryName: Sentinel is not supported yet; name one server",
+        ),
+        (
+            "redis: {hostPaths: [a:1, b:2]}",
+            "invalid configuration: redis.hostPaths: several addresses are a Redis Cluster, which is not supported yet; name one server",
+        ),
+        (
+            "redis: {url: redis://a, hostKey: x}",
+            "invalid configuration: redis.url: stands instead of hostPaths, hostPath and hostKey; give one",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(message(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn no_message_and_no_debug_output_shows_a_password() -> Result<()> {
+    let config = Config::from_yaml("redis: {hostKey: hunter2}")?;
+    assert!(!format!("{config:?}").contains("hunter2"));
+    for text in [
+        "redis: {hostKey: [hunter2]}",
+        "redis: {url: {a: hunter2}}",
+        "redis: {hostKey: \"hunter2}",
+        "redis: {hostKey: hunter2, hostKey: hunter2}",
+        "redis: {url: \"rediss://:hunter2@a\"}",
+        "redis: {url: \"redis://me:hunter2@a\"}",
+        "redis: {url: \"redis://:hunter2@a:port\"}",
+        "redis: {url: \"http://:hunter2@a\"}",
+    ] {
+        let message = message(text);
+        assert!(message.starts_with("invalid configuration"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_environment_overrides_the_file() -> Result<()> {
+    let set = |name: &str| match name {
+        "TOKENPOOL_TYPE" => Some("redis".to_owned()),
+        "TOKENPOOL_RESOURCE_MAX_QUOTA" => Some("7".to_owned()),
+        "TOKENPOOL_REDIS_HOST_PATHS" => Some("a:1".to_owned()),
+        "TOKENPOOL_REDIS_HOST_KEY" => Some("123".to_owned()),
+        "TOKENPOOL_REDIS_CONNECT_TIMEOUT" => Some("1s".to_owned()),
+        "TOKENPOOL_REDIS_HOST_PATH" => Some(String::new()),
+        _ => None,
+    };
+    let text = "resourcemanager:\n  type: noop\n  redis: {hostPath: \"b:2\", hostKey: x}";
+    let config = Config::from_parts(text, set)?;
+    assert_eq!(config.backend_type, BackendType::Redis);
+    assert_eq!(config.resource_max_quota, 7);
+    assert_eq!(config.redis.host_paths, ["a:1"]);
+    assert_eq!(config.redis.host_path, "b:2");
+    assert_eq!(config.redis.host_key.as_ref().map(ExposeSecret::expose_secret), Some("123"));
+    assert_eq!(config.redis.connect_timeout, Duration::from_secs(1));
+    let wrong = |name: &str| (name == "TOKENPOOL_RESOURCE_MAX_QUOTA").then(|| "x".to_owned());
+    let error = Config::from_parts("", wrong).err().map(|e| e.to_string());
+    assert_eq!(
+        error.as_deref(),
+        Some(
+            "invalid configuration: TOKENPOOL_RESOURCE_MAX_QUOTA: invalid type: string \"x\", expected u32"
+        )
+    );
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! Proving and repairing a pool: reading it whole, page by page, and correcting what disagrees.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::claims::BATCH;
+use super::keys::{field_of_scope, scope_of_field};
+use super::operate::parse_record;
+use super::remote::{RemotePool, unexpected};
+use super::reply::{Answer, Fields, pairs};
+use super::scripts;
+use crate::audit::Recorded;
+use crate::error::{Error, Result};
+use crate::name::{Member, Scope};
+use crate::pool::{CheckReport, Drift, RepairReport};
+
+/// Entries to a page. A pool that fits is read in one atomic step.
+pub(super) const PAGE: usize = 5000;
+
+/// How often a larger pool is read again when it changes between two pages, and how many corrections
+/// a repair may take.
+const ATTEMPTS: u32 = 20;
+
+/// Recorded as holder of members that a repair adopted.
+const ADOPTED: &str = "adopted";
+
+impl RemotePool<'_> {
+    pub(super) async fn check(&self) -> Result<CheckReport> {
+        Ok(self.read_whole().await?.report())
+    }
+
+    pub(super) async fn repair(&self) -> Result<RepairReport> {
+        let mut report = RepairReport::default();
+        for _ in 0..ATTEMPTS {
+            let whole = self.read_whole().await?;
+            let found = whole.report();
+            if found.is_clean() {
+                return Ok(report);
+            }
+            if found.unrecorded.is_empty() && found.removed.is_empty() {
+                self.correct(&whole.version.epoch, found, &mut report).await?;
+            } else {
+                self.reconcile(&found, &mut report).await?;
+            }
+        }
+        Err(self.busy())
+    }
+
+    fn busy(&self) -> Error {
+        Error::Busy { pool: self.name.clone(), attempts: ATTEMPTS }
+    }
+
+    /// Reads the pool whole, in one step or until nothing changed between the pages.
+    async fn read_whole(&self) -> Result<Whole> {
+        for _ in 0..ATTEMPTS {
+            if let Some(whole) = self.try_read_whole().await? {
+                return Ok(whole);
+            }
+        }
+        Err(self.busy())
+    }
+
+    /// None if the pool changed between two pages.
+    async fn try_read_whole(&self) -> Result<Option<Whole>> {
+        let mut whole: Option<Whole> = None;
+        let mut cursors = ["0"; 3].map(str::to_owned);
+        loop {
+            let mut call = scripts::CHECK.on(&self.keys.all());
+            call.arg(&cursors).arg(PAGE);
+            let mut fields = self.call_for_fields(&call).await?;
+            let wrong = || unexpected(call.operation(), "not a page");
+            let version = Version::read(&mut fields).ok_or_else(wrong)?;
+            let so_far = match &mut whole {
+                Some(so_far) if so_far.version != version => return Ok(None),
+                Some(so_far) => so_far,
+                None => whole.insert(Whole::new(version).ok_or_else(wrong)?),
+            };
+            so_far.add_page(&mut fields, &mut cursors).ok_or_else(wrong)?;
+            if cursors.iter().all(String::is_empty) {
+                return Ok(whole);
+            }
+        }
+    }
+
+    /// Adopts members without a record and drops records without a member.
+    async fn reconcile(&self, found: &CheckReport, report: &mut RepairReport) -> Result<()> {
+        let members: Vec<_> =
+            found.unrecorded.iter().chain(&found.removed).map(Member::as_str).collect();
+        for members in members.chunks(BATCH) {
+            let mut call = scripts::RECONCILE.on(&self.keys.all());
+            call.arg(ADOPTED).arg(members);
+            let mut fields = self.call_for_fields(&call).await?;
+            let mut read = || Some((fields.number()?, fields.number()?));
+            let (adopted, dropped) = read().ok_or_else(|| unexpected(call.operation(), fields))?;
+            report.adopted += adopted;
+            report.dropped += dropped;
+        }
+        Ok(())
+    }
+
+    /// Corrects the counters by what they differ from the records, unless somebody else did since the
+    /// pool was read.
+    async fn correct(
+        &self,
+        epoch: &str,
+        found: CheckReport,
+        report: &mut RepairReport,
+    ) -> Result<()> {
+        let missing = |drift: &Drift| drift.recorded - drift.counted;
+        let in_use: i64 = found.drift.iter().filter(|d| d.scope.is_none()).map(missing).sum();
+        let mut call = scripts::REPAIR.on(&[&self.keys.usage]);
+        call.arg(epoch).arg(-in_use);
+        for drift in &found.drift {
+            if let Some(scope) = &drift.scope {
+                call.arg(field_of_scope(scope)).arg(missing(drift));
+            }
+        }
+        let reply = self.call(&call).await?;
+        match Answer::from_value(&reply) {
+            Some(Answer::Repaired) => report.corrected.extend(found.drift),
+            Some(Answer::Changed) => {}
+            _ => return Err(unexpected(call.operation(), reply)),
+        }
+        Ok(())
+    }
+}
+
+/// What changes with every grant, release, repair and change of the quota, so that pages with the same
+/// version belong to the same state: grants raise `issued`, releases raise `issue_limit`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    pub(super) issued: String,
+    pub(super) issue_limit: String,
+    pub(super) quota: String,
+    pub(super) epoch: String,
+}
+
+impl Version {
+    pub(super) fn read(fields: &mut Fields) -> Option<Self> {
+        Some(Self {
+            issued: fields.text()?,
+            issue_limit: fields.text()?,
+            quota: fields.text()?,
+            epoch: fields.text()?,
+        })
+    }
+
+    fn in_use(&self) -> Option<i64> {
+        let number = |text: &str| text.parse::<i64>().ok();
+        Some(number(&self.quota)? - (number(&self.issue_limit)? - number(&self.issued)?))
+    }
+}
+
+/// Everything a pool keeps, at one moment.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) version: Version,
+    in_use: i64,
+    members: HashSet<Member>,
+    counters: BTreeMap<Scope, i64>,
+    /// Units by member; none where the record cannot be read.
+    records: HashMap<Member, Option<u64>>,
+}
+
+impl Whole {
+    pub(super) fn new(version: Version) -> Option<Self> {
+        Some(Self {
+            in_use: version.in_use()?,
+            version,
+            members: HashSet::new(),
+            counters: BTreeMap::new(),
+            records: HashMap::new(),
+        })
+    }
+
+    /// Adds a page of each list and moves the cursors on; an empty cursor is at its end.
+    pub(super) fn add_page(
+        &mut self,
+        fields: &mut Fields,
+        cursors: &mut [String; 3],
+    ) -> Option<()> {
+        let mut lists = [const { Vec::new() }; 3];
+        for (list, cursor) in lists.iter_mut().zip(cursors) {
+            let mut page = fields.array()?;
+            let next = page.text()?;
+            *list = page.array()?.texts()?;
+            *cursor = if next == "0" { String::new() } else { next };
+        }
+        let [members, scopes, records] = lists;
+        self.members.extend(members.into_iter().map(Member::found));
+        for (field, count) in pairs(scopes)? {
+            if let Some(scope) = scope_of_field(&field) {
+                self.counters.insert(scope, count.parse().ok()?);
+            }
+        }
+        for (member, record) in pairs(records)? {
+            self.records.insert(
+                Member::found(member),
+                parse_record(&record).map(|record| record.units.get()),
+            );
+        }
+        Some(())
+    }
+
+    /// What the records add up to.
+    pub(super) fn recorded(&self) -> Recorded {
+        let mut recorded = Recorded::default();
+        for (member, units) in &self.records {
+            recorded.add(member, units.unwrap_or_default());
+        }
+        recorded
+    }
+
+    /// Where counters, records and members do not agree.
+    pub(super) fn report(&self) -> CheckReport {
+        let has_record = |member: &Member| matches!(self.records.get(member), Some(Some(_)));
+        let mut unrecorded: Vec<_> =
+            self.members.iter().filter(|member| !has_record(member)).cloned().collect();
+        let mut removed: Vec<_> =
+            self.records.keys().filter(|member| !self.members.contains(*member)).cloned().collect();
+        unrecorded.sort_unstable();
+        removed.sort_unstable();
+        CheckReport {
+            members: self.members.len() as u64,
+            records: self.records.len() as u64,
+            drift: self.recorded().drift(self.in_use, &self.counters),
+            unrecorded,
+            removed,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! A pool on the server: calling scripts on it, and what they may answer instead.
+
+use redis::{RedisError, Value};
+
+use super::connect::{Connections, Lane};
+use super::keys::PoolKeys;
+use super::reply::{Answer, Fields};
+use super::scripts::Call;
+use crate::error::{Error, Result};
+use crate::name::PoolName;
+
+/// Version of the wire schema in `lua/README.md`.
+const SCHEMA: u32 = 1;
+
+/// One pool on the server.
+#[derive(Debug)]
+pub(super) struct RemotePool<'a> {
+    pub(super) name: &'a PoolName,
+    pub(super) keys: PoolKeys,
+    connections: &'a Connections,
+}
+
+impl<'a> RemotePool<'a> {
+    pub(super) fn new(connections: &'a Connections, name: &'a PoolName) -> Self {
+        Self { name, keys: PoolKeys::new(name), connections }
+    }
+
+    /// The script's reply, if it is about an existing pool of this schema.
+    pub(super) async fn call(&self, call: &Call) -> Result<Value> {
+        match call.send(self.connections).await {
+            Ok(reply) => self.expect_pool(reply),
+            Err(error) => Err(self.error(call.operation(), error).await),
+        }
+    }
+
+    /// As [`call`](Self::call), for scripts that reply with an array.
+    pub(super) async fn call_for_fields(&self, call: &Call) -> Result<Fields> {
+        let reply = self.call(call).await?;
+        Fields::new(reply).ok_or_else(|| unexpected(call.operation(), "not an array"))
+    }
+
+    /// As [`call`](Self::call), for several calls that reply with arrays: all elements, in order.
+    pub(super) async fn call_all(&self, calls: &[Call]) -> Result<Vec<Value>> {
+        let Some(first) = calls.first() else { return Ok(Vec::new()) };
+        let operation = first.operation();
+        let replies = match calls {
+            [call] => call.send(self.connections).await.map(|reply| vec![reply]),
+            calls => Call::send_all(calls, self.connections).await,
+        };
+        let replies = match replies {
+            Ok(replies) => replies,
+            Err(error) => return Err(self.error(operation, error).await),
+        };
+        let mut elements = Vec::new();
+        for reply in replies {
+            match self.expect_pool(reply)? {
+                Value::Array(more) => elements.extend(more),
+                other => return Err(unexpected(operation, other)),
+            }
+        }
+        Ok(elements)
+    }
+
+    /// Turns the answers that any script may give instead into errors.
+    fn expect_pool(&self, reply: Value) -> Result<Value> {
+        match Answer::from_value(&reply) {
+            Some(Answer::Unregistered) => Err(self.unknown()),
+            Some(Answer::Newer { schema: found }) => {
+                Err(Error::NewerSchema { pool: self.name.clone(), found, supported: SCHEMA })
+            }
+            _ => Ok(reply),
+        }
+    }
+
+    fn unknown(&self) -> Error {
+        Error::UnknownNamespace { pool: self.name.clone() }
+    }
+
+    /// The error of a failed call; where a key has the wrong type, it says which.
+    async fn error(&self, operation: &'static str, error: RedisError) -> Error {
+        // Redis 6.2 puts its own words around those of a command that fails in a script.
+        if error.to_string().contains("WRONGTYPE") {
+            let [pool, usage, grants] = self.keys.all();
+            for (key, expected) in [(pool, "set"), (usage, "hash"), (grants, "hash")] {
+                if let Some(wrong) = wrong_type(self.connections, key, expected).await {
+                    return wrong;
+                }
+            }
+        }
+        self.connections.error(operation, error)
+    }
+}
+
+/// The error that says what a key holds, if that is not what it should.
+pub(super) async fn wrong_type(
+    connections: &Connections,
+    key: &str,
+    expected: &'static str,
+) -> Option<Error> {
+    let cmd = redis::cmd("TYPE").arg(key).to_owned();
+    let Ok(Value::SimpleString(found)) = connections.call(Lane::Shared, &cmd).await else {
+        return None;
+    };
+    let wrong = found != expected && found != "none";
+    wrong.then(|| Error::WrongType { key: key.to_owned(), expected, found })
+}
+
+pub(super) fn unexpected(operation: &'static str, reply: impl std::fmt::Debug) -> Error {
+    Error::Protocol { operation, reply: format!("{reply:?}") }
+}
