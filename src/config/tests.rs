@@ -122,14 +122,8 @@ fn no_message_and_no_debug_output_shows_a_password() -> Result<()> {
         "redis: {url: {a: hunter2}}",
         "redis: {hostKey: \"hunter2}",
         "redis: {hostKey: hunter2, hostKey: hunter2}",
-        "redis: {url: \"rediss://:hunter2@a\"}",
-        "redis: {url: \"redis://me:hunter2@a\"}",
-        "redis: {url: \"redis://:hunter2@a:port\"}",
-        "redis: {url: \"http://:hunter2@a\"}",
     ] {
-        let message = message(text);
-        assert!(message.starts_with("invalid configuration"), "{message}");
-        assert!(!message.contains("hunter2"), "{message}");
+        assert_secret(text);
     }
     Ok(())
 }
@@ -162,4 +156,48 @@ fn the_environment_overrides_the_file() -> Result<()> {
         )
     );
     Ok(())
+}
+
+fn assert_secret(text: &str) {
+    let message = message(text);
+    assert!(message.starts_with("invalid configuration"), "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+#[cfg(feature = "redis")]
+fn addresses_that_cannot_be_used_are_refused_without_showing_a_password() {
+    for text in [
+        "redis: {url: \"rediss://:hunter2@a\"}",
+        "redis: {url: \"redis://me:hunter2@a\"}",
+        "redis: {url: \"redis://:hunter2@a:port\"}",
+        "redis: {url: \"http://:hunter2@a\"}",
+    ] {
+        assert_secret(text);
+    }
+    let form = "must be redis://[:password@]host[:port][/db] or unix:///path/to/socket";
+    let cases = [
+        ("url: \"rediss://a\"", "redis.url: TLS is not supported yet; give a redis:// address"),
+        (
+            "url: \"redis://me@a\"",
+            "redis.url: ACL users are not supported yet; give a password alone",
+        ),
+        (
+            "url: \"unix:///s?user=me\"",
+            "redis.url: ACL users are not supported yet; give a password alone",
+        ),
+        ("url: here", &format!("redis.url: {form}")),
+        ("url: \"redis://a/db\"", &format!("redis.url: {form}")),
+        ("hostPaths: [here]", "redis.hostPaths: must be host:port"),
+        ("hostPath: \"a:0\"", "redis.hostPath: must be host:port"),
+        ("hostPath: \":1\"", "redis.hostPath: must be host:port"),
+    ];
+    for (text, problem) in cases {
+        let expected = format!("invalid configuration: {problem}");
+        assert_eq!(message(&format!("redis: {{{text}}}")), expected);
+    }
+    for text in ["url: \"redis://:x@a:1/2\"", "url: \"unix:///s?pass=x\"", "hostPath: \"[::1]:1\""]
+    {
+        assert!(Config::from_yaml(&format!("redis: {{{text}}}")).is_ok(), "{text}");
+    }
 }

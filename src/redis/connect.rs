@@ -74,7 +74,7 @@ impl Connections {
             .set_number_of_retries(RECONNECT_ATTEMPTS)
             .set_min_delay(RECONNECT_DELAY);
         let mut shared = Vec::new();
-        for _ in 0..config.connections {
+        for _ in 0..config.connections.max(1) {
             let connect =
                 ConnectionManager::new_with_config(client.clone(), manager_config.clone());
             let connection = timeout(config.connect_timeout, connect)

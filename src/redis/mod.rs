@@ -40,7 +40,7 @@ impl RedisBackend {
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] if the address cannot be used, [`Error::Unavailable`] if the server
+    /// [`Configuration`](crate::Error::Configuration) if the address cannot be used, [`Unavailable`](crate::Error::Unavailable) if the server
     /// cannot be reached within the configured time.
     ///
     /// # Cancel safety
