@@ -1,0 +1,84 @@
+//! What a command comes to, and the exit status for it.
+
+use std::error::Error as StdError;
+use std::io;
+
+use crate::output::one_line;
+use crate::replay::LogError;
+
+/// The result of every fallible step.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// How a command ended that has printed its answer.
+#[derive(Clone, Copy)]
+pub(crate) enum Verdict {
+    /// Done, granted, or in order.
+    Done,
+    /// Refused, or not in order.
+    Refused,
+    /// Part of the work failed, which was reported.
+    Failed,
+}
+
+/// Why a command has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Library(#[from] tokenpool::Error),
+    /// An option's value breaks a rule of the library.
+    #[error("{option}")]
+    Option { option: &'static str, source: tokenpool::Error },
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+    #[error("cannot watch for signals")]
+    Signals(#[source] io::Error),
+    /// The replay was stopped; what it held is given back.
+    #[error("interrupted; all units were given back")]
+    Interrupted { signal: u8 },
+    /// The replay could not give back what it held.
+    #[error(
+        "execution {run:?} may still hold units of {pool}: see `tokenpool get holders {pool}` and \
+         give them back with `tokenpool release {pool} --member ...`"
+    )]
+    NotGivenBack { run: String, pool: tokenpool::PoolName, source: tokenpool::Error },
+    /// The backend lost units: none is held, nobody else can hold any, and yet claims are refused.
+    #[error("jobs wait although no unit of the pool is held")]
+    Stuck,
+    #[error("a replica of the replay ended before its time")]
+    ReplicaLost,
+}
+
+/// The exit status, for every command. The command line's own errors have 2, too.
+pub(crate) fn status(outcome: &Result<Verdict>) -> u8 {
+    use tokenpool::Error::{PoolExists, PoolInUse};
+    match outcome {
+        Ok(Verdict::Done) => 0,
+        Ok(Verdict::Refused) => 3,
+        Ok(Verdict::Failed) => 1,
+        Err(Error::Library(PoolExists { .. } | PoolInUse { .. })) => 3,
+        Err(Error::Library(error)) if error.is_invalid() => 2,
+        Err(Error::Option { .. } | Error::Usage(_) | Error::Log(_)) => 2,
+        Err(Error::Interrupted { signal }) => 128 + signal,
+        Err(_) => 1,
+    }
+}
+
+/// An error and its causes, on one line.
+pub(crate) fn describe(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Some errors repeat their cause.
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text += ": ";
+            text += &words;
+        }
+        cause = error.source();
+    }
+    one_line(&text).into_owned()
+}

@@ -1,0 +1,264 @@
+//! `create pool`, `get pools`, `get pool`, `update pool`, `delete pool`.
+
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use tokenpool::{Deletion, PoolName, PoolQuota, PoolUsage, Quota, QuotaChange, Scope};
+
+use crate::args::{Global, Pool, UpdatePool};
+use crate::connect;
+use crate::error::{Result, Verdict, describe};
+use crate::output::{Answer, Output, Row, lines, properties, table};
+
+/// As many calls at once as the backend keeps connections for them.
+const CALLS_AT_ONCE: usize = 4;
+
+/// JSON of `create pool` and `update pool`.
+#[derive(Debug, Serialize)]
+struct QuotaAnswer<'a> {
+    /// The pool.
+    namespace: &'a str,
+    /// Units that may be granted, in force now.
+    quota: u64,
+    /// What was registered last.
+    registered: u64,
+    /// What an operator pinned, or null.
+    pinned: Option<u64>,
+    #[serde(skip)]
+    done: &'static str,
+}
+
+impl Answer for QuotaAnswer<'_> {
+    fn text(&self) -> String {
+        let Self { namespace, quota, registered, done, .. } = self;
+        match self.pinned {
+            Some(_) => format!("{done} {namespace}: quota {quota}, registered {registered}"),
+            None => format!("{done} {namespace}: quota {quota}"),
+        }
+    }
+}
+
+pub(crate) async fn create(
+    global: &Global,
+    pool: &Pool,
+    quota: i64,
+    output: &mut Output,
+) -> Result<Verdict> {
+    let pool = PoolName::new(&*pool.namespace)?;
+    let config = connect::redis(global)?;
+    let quota = Quota::new(quota, config.resource_max_quota)?;
+    let answer = config.open().await?.change_quota(&pool, QuotaChange::Create(quota)).await?;
+    print_quota(&pool, answer, "created", output)
+}
+
+pub(crate) async fn update(
+    global: &Global,
+    args: &UpdatePool,
+    output: &mut Output,
+) -> Result<Verdict> {
+    let pool = PoolName::new(&*args.pool.namespace)?;
+    let config = connect::redis(global)?;
+    let (change, done) = match args.change.quota {
+        Some(quota) => (QuotaChange::Pin(Quota::new(quota, config.resource_max_quota)?), "pinned"),
+        None => (QuotaChange::Unpin, "unpinned"),
+    };
+    let answer = config.open().await?.change_quota(&pool, change).await?;
+    print_quota(&pool, answer, done, output)
+}
+
+fn print_quota(
+    pool: &PoolName,
+    PoolQuota { in_force, registered, pinned, .. }: PoolQuota,
+    done: &'static str,
+    output: &mut Output,
+) -> Result<Verdict> {
+    let namespace = pool.as_str();
+    output.answer(&QuotaAnswer { namespace, quota: in_force, registered, pinned, done })?;
+    Ok(Verdict::Done)
+}
+
+/// JSON of a pool in `get pools`, and the first fields of `get pool`.
+#[derive(Debug, Serialize)]
+struct PoolRow {
+    /// The pool.
+    namespace: String,
+    /// Units that may be granted.
+    quota: u64,
+    /// What was registered last.
+    registered: u64,
+    /// What an operator pinned, or null.
+    pinned: Option<u64>,
+    /// Units in use.
+    in_use: u64,
+    /// Number of tokens that hold them.
+    holders: u64,
+}
+
+impl PoolRow {
+    fn new(pool: &PoolName, usage: &PoolUsage) -> Self {
+        Self {
+            namespace: pool.to_string(),
+            quota: usage.quota,
+            registered: usage.registered,
+            pinned: usage.pinned,
+            in_use: usage.in_use,
+            holders: usage.holders,
+        }
+    }
+
+    fn pinned(&self) -> String {
+        match self.pinned {
+            Some(_) => format!("yes, registered {}", self.registered),
+            None => "no".to_owned(),
+        }
+    }
+}
+
+impl Row for PoolRow {
+    const HEADER: &'static [&'static str] = &["NAMESPACE", "QUOTA", "IN USE", "HOLDERS", "PINNED"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.namespace.clone(),
+            self.quota.to_string(),
+            self.in_use.to_string(),
+            self.holders.to_string(),
+            self.pinned(),
+        ]
+    }
+}
+
+pub(crate) async fn list(global: &Global, output: &mut Output) -> Result<Verdict> {
+    let backend = &connect::redis(global)?.open().await?;
+    let pools = backend.pools().await?;
+    let usages: Vec<_> = stream::iter(&pools)
+        .map(|pool| async move { (pool, backend.usage(pool).await) })
+        .buffered(CALLS_AT_ONCE)
+        .collect()
+        .await;
+
+    let mut verdict = Verdict::Done;
+    let mut rows = Vec::new();
+    for (pool, usage) in usages {
+        match usage {
+            Ok(usage) => rows.push(PoolRow::new(pool, &usage)),
+            // It was deleted after the list was read, or its data were lost.
+            Err(tokenpool::Error::UnknownNamespace { .. }) => {}
+            Err(error) if error.is_retryable() => return Err(error.into()),
+            // One damaged pool must not hide the others.
+            Err(error) => {
+                eprintln!("error: {pool}: {}", describe(&error));
+                verdict = Verdict::Failed;
+            }
+        }
+    }
+    let mut listing = output.rows();
+    listing.page(&rows)?;
+    listing.finish("no pools")?;
+    Ok(verdict)
+}
+
+/// JSON of `get pool`.
+#[derive(Debug, Serialize)]
+struct PoolAnswer {
+    #[serde(flatten)]
+    pool: PoolRow,
+    /// The next grant's fencing number.
+    next_fencing_number: u64,
+    /// Units in use per scope, projects before their domains.
+    scopes: Vec<ScopeUse>,
+}
+
+/// JSON of a scope in `get pool`.
+#[derive(Debug, Serialize)]
+struct ScopeUse {
+    /// The project.
+    project: String,
+    /// The domain, or null: the whole project.
+    domain: Option<String>,
+    /// Units in use.
+    in_use: u64,
+}
+
+impl Answer for PoolAnswer {
+    fn text(&self) -> String {
+        let pool = &self.pool;
+        let mut text = properties([
+            ("namespace", pool.namespace.clone()),
+            ("quota", pool.quota.to_string()),
+            ("pinned", pool.pinned()),
+            ("in use", pool.in_use.to_string()),
+            ("holders", pool.holders.to_string()),
+            ("next fencing number", self.next_fencing_number.to_string()),
+        ]);
+        if !self.scopes.is_empty() {
+            let rows = self.scopes.iter().map(|ScopeUse { project, domain, in_use }| {
+                let domain = domain.as_deref().unwrap_or("(all)");
+                vec![project.clone(), domain.to_owned(), in_use.to_string()]
+            });
+            text += "\n";
+            text += &lines(&table(Some(&["PROJECT", "DOMAIN", "IN USE"]), rows));
+        }
+        text
+    }
+}
+
+pub(crate) async fn show(global: &Global, pool: &Pool, output: &mut Output) -> Result<Verdict> {
+    let pool = PoolName::new(&*pool.namespace)?;
+    let usage = connect::redis(global)?.open().await?.usage(&pool).await?;
+    let mut scopes: Vec<_> = usage
+        .scopes
+        .iter()
+        .filter_map(|(scope, &in_use)| {
+            let (project, domain) = parts(scope)?;
+            Some(ScopeUse { project, domain, in_use })
+        })
+        .collect();
+    scopes.sort_by(|a, b| (&a.project, &a.domain).cmp(&(&b.project, &b.domain)));
+    output.answer(&PoolAnswer {
+        next_fencing_number: usage.next_fencing_number.get(),
+        pool: PoolRow::new(&pool, &usage),
+        scopes,
+    })?;
+    Ok(Verdict::Done)
+}
+
+/// The project of a scope, and its domain if it is one.
+pub(crate) fn parts(scope: &Scope) -> Option<(String, Option<String>)> {
+    match scope {
+        Scope::Project { project } => Some((project.clone(), None)),
+        Scope::Domain { project, domain } => Some((project.clone(), Some(domain.clone()))),
+        _ => None,
+    }
+}
+
+/// JSON of `delete pool`.
+#[derive(Debug, Serialize)]
+struct Deleted<'a> {
+    /// The pool.
+    namespace: &'a str,
+    /// Units that were in use and are lost to their holders.
+    units_in_use: u64,
+}
+
+impl Answer for Deleted<'_> {
+    fn text(&self) -> String {
+        match self.units_in_use {
+            0 => format!("deleted {}", self.namespace),
+            units => format!("deleted {}: {units} unit(s) were in use", self.namespace),
+        }
+    }
+}
+
+pub(crate) async fn delete(
+    global: &Global,
+    pool: &Pool,
+    force: bool,
+    output: &mut Output,
+) -> Result<Verdict> {
+    let pool = PoolName::new(&*pool.namespace)?;
+    let deletion = if force { Deletion::EvenInUse } else { Deletion::OnlyUnused };
+    let backend = connect::redis(global)?.open().await?;
+    let units_in_use = backend.delete_pool(&pool, deletion).await?;
+    output.answer(&Deleted { namespace: pool.as_str(), units_in_use })?;
+    Ok(Verdict::Done)
+}

@@ -1,0 +1,98 @@
+//! What a replay tells at its end.
+
+use serde::Serialize;
+
+use crate::output::{Answer, properties};
+
+/// JSON of `replay`.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    /// `memory`, `redis` or `noop`.
+    pub(super) backend: &'static str,
+    /// Replicas that shared the pool.
+    pub(super) replicas: u16,
+    /// Jobs replayed: granted or too large.
+    pub(super) jobs: u64,
+    /// Jobs granted.
+    pub(super) granted: u64,
+    /// Claims refused; a job that waits is refused many times.
+    pub(super) refusals: u64,
+    /// Most units in use at once, in the replay's own account.
+    pub(super) units_peak: u64,
+    /// Units of the pool.
+    pub(super) quota: u64,
+    /// Grants with which, in the replay's own account, the quota or a cap was exceeded.
+    pub(super) overgrants: u64,
+    /// Units of this replay that the pool lists at the end.
+    pub(super) still_held: u64,
+    /// From submission to grant, in seconds of the log's clock.
+    pub(super) wait_seconds: Waits,
+    /// Real time the replay took.
+    pub(super) elapsed_seconds: f64,
+    /// Jobs larger than the quota or a cap, which were not waited for.
+    pub(super) too_large: u64,
+    /// Lines of the log without a job that ran.
+    pub(super) skipped: u64,
+}
+
+/// Percentiles by nearest rank; null if no job was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Waits {
+    p50: Option<u64>,
+    p90: Option<u64>,
+    p99: Option<u64>,
+    max: Option<u64>,
+}
+
+impl Waits {
+    /// Of waits in ascending order.
+    pub(super) fn new(sorted: &[u64]) -> Self {
+        let percentile = |percent: usize| {
+            let rank = (sorted.len() * percent).div_ceil(100);
+            sorted.get(rank.checked_sub(1)?).copied()
+        };
+        Self { p50: percentile(50), p90: percentile(90), p99: percentile(99), max: percentile(100) }
+    }
+}
+
+impl Answer for Summary {
+    fn text(&self) -> String {
+        let seconds = |wait: Option<u64>| wait.map_or("-".to_owned(), |wait| format!("{wait} s"));
+        let Waits { p50, p90, p99, max } = self.wait_seconds;
+        let waits = [("p50", p50), ("p90", p90), ("p99", p99), ("max", max)];
+        let waits = waits.map(|(name, wait)| format!("{name} {}", seconds(wait)));
+        properties([
+            ("backend", self.backend.to_owned()),
+            ("replicas", self.replicas.to_string()),
+            ("jobs", self.jobs.to_string()),
+            ("granted", self.granted.to_string()),
+            ("too large", self.too_large.to_string()),
+            ("skipped lines", self.skipped.to_string()),
+            ("refusals", self.refusals.to_string()),
+            ("units, peak", self.units_peak.to_string()),
+            ("quota", self.quota.to_string()),
+            ("overgrants", self.overgrants.to_string()),
+            ("still held", self.still_held.to_string()),
+            ("wait", waits.join(", ")),
+            ("elapsed", format!("{} s", self.elapsed_seconds)),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_by_nearest_rank() {
+        let waits = |sorted: &[u64]| {
+            let Waits { p50, p90, p99, max } = Waits::new(sorted);
+            [p50, p90, p99, max]
+        };
+        assert_eq!(waits(&[]), [None; 4]);
+        assert_eq!(waits(&[7]), [Some(7); 4]);
+        assert_eq!(waits(&[0, 10, 20]), [Some(10), Some(20), Some(20), Some(20)]);
+        let hundred: Vec<_> = (1..=100).collect();
+        assert_eq!(waits(&hundred), [Some(50), Some(90), Some(99), Some(100)]);
+    }
+}

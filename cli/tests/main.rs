@@ -1,0 +1,14 @@
+//! The program as its users run it, against real servers.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod audit;
+mod claims;
+mod input;
+mod pools;
+mod program;
+mod replay;
+mod secrets;
+#[allow(dead_code, reason = "the library's tests use all of it")]
+#[path = "../../tests/support/server.rs"]
+mod server;

@@ -1,0 +1,112 @@
+//! Running the program, and looking at what it left in Redis.
+
+use std::process::{Child, Command, Output, Stdio};
+
+use redis::FromRedisValue;
+use serde_json::Value;
+
+use crate::server::Server;
+
+/// How a run of the program ended.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Run {
+    /// The JSON it printed.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("no valid JSON ({error}): {self:?}"))
+    }
+
+    /// Checks the exit status and hands the run on.
+    #[track_caller]
+    pub(crate) fn exits_with(self, status: i32) -> Self {
+        assert_eq!(self.status, status, "{self:?}");
+        self
+    }
+
+    /// Checks that it ended with an error of this text on one line, and printed nothing else.
+    #[track_caller]
+    pub(crate) fn fails_with(self, status: i32, error: &str) {
+        let run = self.exits_with(status);
+        assert_eq!(run.stderr, format!("error: {error}\n"));
+        assert_eq!(run.stdout, "");
+    }
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        Self {
+            status: output.status.code().expect("it was not killed by a signal"),
+            stdout: String::from_utf8(output.stdout).expect("it prints UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("it prints UTF-8"),
+        }
+    }
+}
+
+/// The program with arguments separated by white space, and none of this process's settings.
+pub(crate) fn command(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenpool"));
+    command.args(arguments.split_whitespace()).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TOKENPOOL_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs the program without a Redis.
+pub(crate) fn tokenpool(arguments: &str) -> Run {
+    run(&mut command(arguments))
+}
+
+pub(crate) fn run(command: &mut Command) -> Run {
+    command.output().expect("the program can be started").into()
+}
+
+/// Starts the program and leaves it running, for [`wait`].
+pub(crate) fn start(command: &mut Command) -> Child {
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program can be started")
+}
+
+pub(crate) fn wait(child: Child) -> Run {
+    child.wait_with_output().expect("its end can be awaited").into()
+}
+
+impl Server {
+    /// The program on this server.
+    pub(crate) fn command(&self, arguments: &str) -> Command {
+        let mut command = command(arguments);
+        command.env("TOKENPOOL_REDIS", self.url());
+        command
+    }
+
+    /// Runs the program on this server.
+    pub(crate) fn tokenpool(&self, arguments: &str) -> Run {
+        run(&mut self.command(arguments))
+    }
+
+    /// Asks the server itself, words separated by white space.
+    pub(crate) fn ask<T: FromRedisValue>(&self, words: &str) -> T {
+        let mut words = words.split_whitespace();
+        let mut cmd = redis::cmd(words.next().expect("there is a command"));
+        for word in words {
+            cmd.arg(word);
+        }
+        cmd.query(&mut self.raw()).expect("the server answers as expected")
+    }
+
+    #[track_caller]
+    pub(crate) fn is_empty(&self) {
+        assert_eq!(self.ask::<Vec<String>>("KEYS *"), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,67 @@
+//! Replays that do not come to their end.
+
+use std::process::{Child, Command};
+
+use super::{LogFile, NASA};
+use crate::program::{start, wait};
+use crate::server::Server;
+
+const POOL: &str = "redisresourcemanager:replay:NASA-iPSC-1993-3.1-cln";
+
+/// A replay of the real log that holds units at this moment.
+fn under_way(server: &Server) -> Child {
+    let mut replay = start(&mut server.command(&format!("replay {NASA} -o json")));
+    while server.ask::<u64>(&format!("SCARD {POOL}")) == 0 {
+        assert!(replay.try_wait().unwrap().is_none(), "it ended before it held anything");
+    }
+    replay
+}
+
+#[test]
+fn an_interrupted_replay_gives_back_everything() {
+    for (signal, status) in [("INT", 130), ("TERM", 143)] {
+        let server = Server::start();
+        let replay = under_way(&server);
+        let id = replay.id().to_string();
+        assert!(
+            Command::new("kill").args([&format!("-{signal}"), &id]).status().unwrap().success()
+        );
+        wait(replay).fails_with(status, "interrupted; all units were given back");
+        server.is_empty();
+    }
+}
+
+#[test]
+fn a_replay_that_loses_its_server_says_what_may_be_held() {
+    let mut server = Server::start();
+    let replay = under_way(&server);
+    server.kill();
+    let run = wait(replay).exits_with(1);
+    let error = run.stderr.lines().last().unwrap();
+    assert!(error.starts_with("error: execution \"replay-"), "{run:?}");
+    assert!(
+        error.contains("may still hold units of replay:NASA") && error.contains("no answer from"),
+        "{run:?}"
+    );
+    assert_eq!(run.stdout, "");
+}
+
+#[test]
+fn a_replay_without_a_server_fails_before_it_begins() {
+    let mut server = Server::start();
+    server.kill();
+    let log = LogFile::new(2, &[(0, 10, 2, 1)]);
+    let run = server.tokenpool(&log.replay()).exits_with(1);
+    assert!(run.stderr.starts_with("error: connect: no answer from "), "{run:?}");
+}
+
+#[test]
+fn somebody_elses_data_in_the_pool_is_named_and_left_alone() {
+    let server = Server::start();
+    let key = "redisresourcemanager:replay:test";
+    server.ask::<()>(&format!("SET {key} mine"));
+    let log = LogFile::new(2, &[(0, 10, 2, 1)]);
+    let run = server.tokenpool(&log.replay()).exits_with(1);
+    assert!(run.stderr.contains(&format!("key \"{key}\" holds a string")), "{run:?}");
+    assert_eq!(server.ask::<String>(&format!("GET {key}")), "mine");
+}
