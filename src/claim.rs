@@ -85,9 +85,13 @@ impl ResourceConstraint {
     ///
     /// [`Error::InvalidArgument`] if it is negative.
     pub fn new(value: i64) -> Result<Self> {
+        Self::named("cap", value)
+    }
+
+    fn named(field: &'static str, value: i64) -> Result<Self> {
         u64::try_from(value)
             .map(|value| Self { value })
-            .map_err(|_| Error::invalid("cap", value, "must not be negative; 0 closes the scope"))
+            .map_err(|_| Error::invalid(field, value, "must not be negative; 0 closes the scope"))
     }
 
     /// The number of units.
@@ -116,11 +120,12 @@ impl ResourceConstraintsSpec {
     ///
     /// [`Error::InvalidArgument`] if one is negative.
     pub fn new(project: Option<i64>, namespace: Option<i64>) -> Result<Self> {
+        let cap = |field, value: Option<i64>| {
+            value.map(|value| ResourceConstraint::named(field, value)).transpose()
+        };
         Ok(Self {
-            project_scope_resource_constraint: project.map(ResourceConstraint::new).transpose()?,
-            namespace_scope_resource_constraint: namespace
-                .map(ResourceConstraint::new)
-                .transpose()?,
+            project_scope_resource_constraint: cap("project cap", project)?,
+            namespace_scope_resource_constraint: cap("namespace cap", namespace)?,
         })
     }
 }

@@ -18,7 +18,8 @@
 //! | `redis.commandTimeout` | `TOKENPOOL_REDIS_COMMAND_TIMEOUT` | `3s` | for an answer; 1 ms to 1 h |
 //! | `redis.connections` | `TOKENPOOL_REDIS_CONNECTIONS` | 1 | connections that all claims share; 1 to 64 |
 //!
-//! The first seven are Flyte's. An empty environment variable counts as absent.
+//! The first seven are Flyte's. An empty environment variable counts as absent; `TOKENPOOL_REDIS`
+//! stands for the address and password of the document, too.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -147,6 +148,11 @@ enum Kind {
     List,
 }
 
+const REDIS_URL: &str = "TOKENPOOL_REDIS";
+
+/// Keys of `redis` that its `url` stands for.
+const ADDRESS_KEYS: [&str; 3] = ["hostPaths", "hostPath", "hostKey"];
+
 const ENVIRONMENT: [(&str, &[&str], Kind); 11] = [
     ("TOKENPOOL_TYPE", &["type"], Kind::Text),
     ("TOKENPOOL_RESOURCE_MAX_QUOTA", &["resourceMaxQuota"], Kind::Number),
@@ -155,7 +161,7 @@ const ENVIRONMENT: [(&str, &[&str], Kind); 11] = [
     ("TOKENPOOL_REDIS_HOST_PATH", &["redis", "hostPath"], Kind::Text),
     ("TOKENPOOL_REDIS_HOST_KEY", &["redis", "hostKey"], Kind::Text),
     ("TOKENPOOL_REDIS_MAX_RETRIES", &["redis", "maxRetries"], Kind::Number),
-    ("TOKENPOOL_REDIS", &["redis", "url"], Kind::Text),
+    (REDIS_URL, &["redis", "url"], Kind::Text),
     ("TOKENPOOL_REDIS_CONNECT_TIMEOUT", &["redis", "connectTimeout"], Kind::Text),
     ("TOKENPOOL_REDIS_COMMAND_TIMEOUT", &["redis", "commandTimeout"], Kind::Text),
     ("TOKENPOOL_REDIS_CONNECTIONS", &["redis", "connections"], Kind::Number),
@@ -208,6 +214,12 @@ impl Config {
 
     fn from_parts(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let (section, mut values) = section(text)?;
+        if is_set(&variable, REDIS_URL) {
+            // It stands instead of the document's address, as every variable does for its key.
+            if let Some(Value::Object(redis)) = values.get_mut("redis") {
+                redis.retain(|key, _| !ADDRESS_KEYS.contains(&key.as_str()));
+            }
+        }
         let mut from_environment = Vec::new();
         for (name, path, kind) in ENVIRONMENT {
             if let Some(text) = variable(name).filter(|text| !text.is_empty()) {
@@ -302,6 +314,10 @@ impl Config {
         }
         Ok(self)
     }
+}
+
+fn is_set(variable: impl Fn(&str) -> Option<String>, name: &str) -> bool {
+    variable(name).is_some_and(|text| !text.is_empty())
 }
 
 fn environment(name: &str) -> Option<String> {

@@ -201,3 +201,20 @@ fn addresses_that_cannot_be_used_are_refused_without_showing_a_password() {
         assert!(Config::from_yaml(&format!("redis: {{{text}}}")).is_ok(), "{text}");
     }
 }
+
+#[test]
+fn an_address_in_the_environment_stands_for_the_documents() -> Result<()> {
+    let url = |name: &str| (name == "TOKENPOOL_REDIS").then(|| "redis://c:3".to_owned());
+    let text = "redis: {hostPaths: [\"a:1\"], hostPath: \"b:2\", hostKey: x, maxRetries: 2}";
+    let config = Config::from_parts(text, url)?;
+    assert_eq!(config.redis.url.as_ref().map(ExposeSecret::expose_secret), Some("redis://c:3"));
+    assert!(config.redis.host_paths.is_empty() && config.redis.host_key.is_none());
+    assert_eq!(config.redis.max_retries, 2);
+    // Two variables for one address are a mistake.
+    let both = |name: &str| match name {
+        "TOKENPOOL_REDIS_HOST_PATH" => Some("a:1".to_owned()),
+        name => url(name),
+    };
+    assert!(Config::from_parts(text, both).is_err());
+    Ok(())
+}

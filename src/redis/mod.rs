@@ -119,6 +119,10 @@ impl Backend for RedisBackend {
         let pool = self.pool(pool);
         let units = pool.delete(deletion).await?;
         self.list("SREM", Some(&pool.keys.pool)).await?;
+        // A manager may have made and listed the pool again before it was taken off the list.
+        if pool.exists().await? {
+            self.list("SADD", Some(&pool.keys.pool)).await?;
+        }
         Ok(units)
     }
 

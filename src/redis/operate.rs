@@ -51,6 +51,16 @@ impl RemotePool<'_> {
         }
     }
 
+    pub(super) async fn exists(&self) -> Result<bool> {
+        let mut call = scripts::USAGE.on(&[&self.keys.pool, &self.keys.usage]);
+        call.arg("0").arg(1);
+        match self.call(&call).await {
+            Ok(_) => Ok(true),
+            Err(Error::UnknownNamespace { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) async fn usage(&self) -> Result<PoolUsage> {
         let mut scopes = BTreeMap::new();
         let mut cursor = "0".to_owned();
