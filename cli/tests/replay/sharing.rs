@@ -1,36 +1,82 @@
 //! Pools that others use, too: other replays, holders, operators.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::join_all;
+use tokenpool::{
+    AllocationToken, Claim, Claimant, Config, ExecutionId, Holder, PoolName,
+    ResourceConstraintsSpec, Units,
+};
+
 use super::{LogFile, crowded};
 use crate::program::{start, wait};
 use crate::server::Server;
 
 const OF: &str = "--project p --domain d --execution e";
 
+/// Claims and releases in one process, with 64 connections, until told to stop; answers how often.
+fn sixty_four_clients(url: &str, pool: &str, stop: &AtomicBool) -> u64 {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let caps = ResourceConstraintsSpec::new(Some(5), None).unwrap();
+    let client = async |i: i64| {
+        let backend = Config::redis_at(url).unwrap().open().await.unwrap();
+        let pool = PoolName::new(pool).unwrap();
+        let holder = Holder::of_this_process();
+        let execution = ExecutionId::new("clients", "development", &format!("e{i}")).unwrap();
+        let claimant = Claimant { execution: &execution, constraints: caps, holder: &holder };
+        let token = AllocationToken::new("t").unwrap();
+        let claim = Claim::new(token.clone(), Units::new(1 + i % 3).unwrap());
+        let mut granted = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let claims = std::slice::from_ref(&claim);
+            let answer = backend.allocate(&pool, claimant, claims).await.unwrap().remove(0);
+            if answer.unwrap().granted().is_some() {
+                granted += 1;
+                backend.release(&pool, &execution, std::slice::from_ref(&token)).await.unwrap();
+            }
+        }
+        granted
+    };
+    runtime.block_on(async { join_all((0..64).map(client)).await.into_iter().sum() })
+}
+
 #[test]
-fn three_processes_share_a_pool_and_never_exceed_it() {
+fn three_processes_and_sixty_four_clients_share_a_pool_and_never_exceed_it() {
     let server = Server::start();
     let log = crowded(16, 600);
     let pool = "replay:shared";
     server.tokenpool(&format!("create pool {pool} --quota 16")).exits_with(0);
     let command = format!("{} --pool {pool} --replicas 4 -o json", log.replay());
-    let mut replays: Vec<_> = (0..3).map(|_| start(&mut server.command(&command))).collect();
+    let stop = AtomicBool::new(false);
+    let granted = std::thread::scope(|scope| {
+        let clients = scope.spawn(|| sixty_four_clients(&server.url(), pool, &stop));
+        let mut replays: Vec<_> = (0..3).map(|_| start(&mut server.command(&command))).collect();
 
-    // Units in use, as Redis itself knows them and in one step, until all have ended.
-    let usage = format!("HMGET {{redisresourcemanager:{pool}}}:usage quota issued issue_limit");
-    let (mut most, mut samples) = (0, 0);
-    while replays.iter_mut().any(|replay| replay.try_wait().unwrap().is_none()) {
-        let [quota, issued, issue_limit] = server.ask::<[i64; 3]>(&usage);
-        most = most.max(quota - (issue_limit - issued));
-        samples += 1;
-    }
-    assert!((1..=16).contains(&most), "{most} units in use");
-    assert!(samples > 10, "{samples} samples");
-
-    for replay in replays {
-        let summary = wait(replay).exits_with(0).json();
-        assert_eq!((&summary["granted"], &summary["overgrants"]), (&600.into(), &0.into()));
-        assert_eq!(summary["still_held"], 0);
-    }
+        // What the records add up to, at one moment each, until all have ended.
+        let grants = format!("HGETALL {{redisresourcemanager:{pool}}}:grants");
+        let (mut most, mut most_of_clients, mut samples) = (0, 0, 0);
+        while replays.iter_mut().any(|replay| replay.try_wait().unwrap().is_none()) {
+            let records = server.ask::<Vec<(String, String)>>(&grants);
+            let units = |prefix: &str| -> u64 {
+                let records = records.iter().filter(|(member, _)| member.starts_with(prefix));
+                records.map(|(_, r)| r.split(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+            };
+            most = most.max(units("ex:"));
+            most_of_clients = most_of_clients.max(units("ex:clients:"));
+            samples += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!((1..=16).contains(&most), "{most} units in use");
+        assert!((1..=5).contains(&most_of_clients), "{most_of_clients} units of the clients");
+        assert!(samples > 10, "{samples} samples");
+        for replay in replays {
+            let summary = wait(replay).exits_with(0).json();
+            assert_eq!((&summary["granted"], &summary["overgrants"]), (&600.into(), &0.into()));
+            assert_eq!(summary["still_held"], 0);
+        }
+        clients.join().unwrap()
+    });
+    assert!(granted > 64, "{granted} grants");
     let pool = server.tokenpool(&format!("get pool {pool} -o json")).exits_with(0).json();
     assert_eq!((&pool["in_use"], &pool["holders"]), (&0.into(), &0.into()));
     server.tokenpool("check replay:shared").exits_with(0);

@@ -31,6 +31,37 @@ fn an_interrupted_replay_gives_back_everything() {
     }
 }
 
+/// Grants have no lease yet: what a killed process held stays held, whole and provable, until its
+/// token is claimed or released again.
+#[test]
+fn what_a_killed_replay_held_is_held_consistently_and_can_be_claimed_and_released() {
+    let server = Server::start();
+    let mut replay = under_way(&server);
+    replay.kill().unwrap();
+    replay.wait().unwrap();
+    let pool = "replay:NASA-iPSC-1993-3.1-cln";
+    server.tokenpool(&format!("check {pool}")).exits_with(0);
+    let held = server.tokenpool(&format!("get holders {pool} -o json")).exits_with(0).json();
+    let held = held.as_array().unwrap();
+    assert!(!held.is_empty());
+    for holder in held {
+        let field = |name: &str| holder[name].as_str().unwrap().to_owned();
+        let (member, execution) = (field("member"), field("execution"));
+        let parts: Vec<_> = member.split(':').collect();
+        let token = parts[3].strip_prefix(&format!("{execution}-")).unwrap();
+        let claim = format!(
+            "allocate {pool} {token} --project {} --domain {} --execution {execution} --units {} \
+             -o json",
+            parts[1], parts[2], holder["units"]
+        );
+        let again = server.tokenpool(&claim).exits_with(0).json();
+        assert_eq!(again["fencing_number"], holder["fencing_number"]);
+        server.tokenpool(&format!("release {pool} --member {member}")).exits_with(0);
+    }
+    server.tokenpool(&format!("delete pool {pool}")).exits_with(0);
+    server.is_empty();
+}
+
 #[test]
 fn a_replay_that_loses_its_server_says_what_may_be_held() {
     let mut server = Server::start();
