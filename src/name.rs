@@ -29,10 +29,7 @@ fn check_printable(field: &'static str, value: &str) -> Result<()> {
     if value.is_empty() {
         return Err(Error::invalid(field, value, "must not be empty"));
     }
-    if value.len() > MAX_NAME_LENGTH {
-        let rule = format!("must not be longer than {MAX_NAME_LENGTH} bytes, is {}", value.len());
-        return Err(Error::invalid(field, value, rule));
-    }
+    check_length(field, value)?;
     match value.chars().find(|c| c.is_control()) {
         Some(c) => Err(Error::invalid(
             field,
@@ -43,11 +40,24 @@ fn check_printable(field: &'static str, value: &str) -> Result<()> {
     }
 }
 
+fn check_length(field: &'static str, value: &str) -> Result<()> {
+    if value.len() <= MAX_NAME_LENGTH {
+        return Ok(());
+    }
+    let rule = format!("must not be longer than {MAX_NAME_LENGTH} bytes, is {}", value.len());
+    Err(Error::invalid(field, value, rule))
+}
+
+/// Two valid names as one, of which only the length is left to check.
+fn join(field: &'static str, first: &str, second: &str) -> Result<String> {
+    let name = [first, ":", second].concat();
+    check_length(field, &name)?;
+    Ok(name)
+}
+
 /// The rule for a namespace: parts joined by `:`.
 fn check_parts(field: &'static str, value: &str) -> Result<()> {
-    if value.len() > MAX_NAME_LENGTH {
-        return check_printable(field, value);
-    }
+    check_length(field, value)?;
     value.split(SEPARATOR).try_for_each(|part| match part {
         "" => Err(Error::invalid(field, value, "must not have an empty part")),
         part => check_part(field, part),
@@ -132,7 +142,7 @@ impl ResourceNamespace {
     /// # Ok::<(), tokenpool::Error>(())
     /// ```
     pub fn create_sub_namespace(&self, namespace: &Self) -> Result<Self> {
-        Self::new(format!("{self}{SEPARATOR}{namespace}"))
+        join("resource namespace", self.as_str(), namespace.as_str()).map(Self)
     }
 }
 
@@ -162,7 +172,7 @@ impl PoolName {
     ///
     /// [`Error::InvalidArgument`] if the whole would be longer than 255 bytes.
     pub fn of(plugin: &PluginId, namespace: &ResourceNamespace) -> Result<Self> {
-        Self::new(format!("{plugin}{SEPARATOR}{namespace}"))
+        join("resource namespace", plugin.as_str(), namespace.as_str()).map(Self)
     }
 }
 

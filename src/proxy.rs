@@ -1,6 +1,6 @@
 //! The view that one execution has of a plugin's resources.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -50,7 +50,7 @@ pub struct TaskResourceManager {
     manager: Manager,
     plugin: PluginId,
     execution: ExecutionId,
-    granted: Mutex<BTreeSet<ResourcePoolInfo>>,
+    granted: Mutex<BTreeMap<ResourceNamespace, BTreeSet<AllocationToken>>>,
 }
 
 impl TaskResourceManager {
@@ -100,15 +100,11 @@ impl TaskResourceManager {
     ) -> Result<Vec<Result<Outcome>>> {
         let pool = PoolName::of(&self.plugin, namespace)?;
         let answers = self.manager.allocate(&pool, &self.execution, claims, constraints).await?;
-        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        for (claim, answer) in claims.iter().zip(&answers) {
-            if let Ok(Outcome::Granted(_)) = answer {
-                granted.insert(ResourcePoolInfo {
-                    namespace: namespace.clone(),
-                    allocation_token: claim.token.clone(),
-                });
-            }
-        }
+        let granted = claims.iter().zip(&answers).filter_map(|(claim, answer)| match answer {
+            Ok(Outcome::Granted(_)) => Some(&claim.token),
+            _ => None,
+        });
+        self.record(namespace, granted);
         Ok(answers)
     }
 
@@ -130,13 +126,36 @@ impl TaskResourceManager {
         self.manager.release(&pool, &self.execution, tokens).await
     }
 
+    fn record<'a>(
+        &self,
+        namespace: &ResourceNamespace,
+        tokens: impl Iterator<Item = &'a AllocationToken>,
+    ) {
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        for token in tokens {
+            // Granted again, as a rule, which needs no copies.
+            match granted.get_mut(namespace) {
+                Some(of_namespace) if of_namespace.contains(token) => {}
+                Some(of_namespace) => drop(of_namespace.insert(token.clone())),
+                None => drop(granted.insert(namespace.clone(), BTreeSet::from([token.clone()]))),
+            }
+        }
+    }
+
     /// What was granted through this view, in order; a release does not take it off the list.
     ///
     /// Refused claims are not on it (unlike Flyte, defect RM-16), and a token in two resources is on
     /// it twice.
     pub fn resource_pool_info(&self) -> Vec<ResourcePoolInfo> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        granted.iter().cloned().collect()
+        let info = |namespace: &ResourceNamespace, token: &AllocationToken| ResourcePoolInfo {
+            namespace: namespace.clone(),
+            allocation_token: token.clone(),
+        };
+        let pairs = granted
+            .iter()
+            .flat_map(|(namespace, tokens)| tokens.iter().map(move |token| info(namespace, token)));
+        pairs.collect()
     }
 }
 
