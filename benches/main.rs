@@ -1,0 +1,88 @@
+//! What a claim costs: the figures that the project promises, measured on a Redis server of the
+//! bench's own.
+//!
+//! `make bench` prints them as a table and keeps it as `benches/RESULTS.md`. Bounds are ratios of
+//! figures taken within one run, so they hold on any machine; the durations beside them do not.
+//!
+//! Arguments, after `cargo bench --bench quotas --`:
+//! `--quick` runs everything at tiny sizes, only to prove that it runs;
+//! `--strict` ends with status 1 if a bound is missed;
+//! `--print-only` leaves `RESULTS.md` as it is, which the other two ways to run partially imply;
+//! any other word runs only the figures whose names contain it.
+//! `TOKENPOOL_TEST_SERVER` chooses the server's binary.
+
+mod batches;
+mod calls;
+mod client;
+mod commands;
+mod cores;
+mod flatness;
+mod load;
+mod memory_backend;
+mod memory_use;
+mod report;
+#[path = "../tests/support/server.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod server;
+mod server_cost;
+mod stage;
+
+use std::process::ExitCode;
+
+use report::{Figure, Report};
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+struct Scale {
+    quick: bool,
+}
+
+impl Scale {
+    fn pick<T>(self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+const FIGURES: [Figure; 7] = [
+    server_cost::FIGURE,
+    flatness::FIGURE,
+    commands::FIGURE,
+    client::FIGURE,
+    batches::FIGURE,
+    memory_use::FIGURE,
+    memory_backend::FIGURE,
+];
+
+fn main() -> ExitCode {
+    let (options, words): (Vec<_>, Vec<_>) =
+        std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
+    let given = |option: &str| options.iter().any(|given| given == option);
+    let allowed = ["--bench", "--quick", "--strict", "--print-only"]; // cargo adds the first
+    if let Some(unknown) = options.iter().find(|option| !allowed.contains(&option.as_str())) {
+        eprintln!("unknown option {unknown}; known are {}", allowed[1..].join(", "));
+        return ExitCode::from(2);
+    }
+    let scale = Scale { quick: given("--quick") };
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word));
+
+    cores::divide();
+    let mut report = Report::new();
+    for figure in FIGURES {
+        if wanted(figure.name) {
+            eprintln!("measuring {} ...", figure.name);
+            report.begin(figure);
+            (figure.run)(scale, &mut report);
+        }
+    }
+    println!("{}", report.table());
+    if !(scale.quick || given("--print-only")) && words.is_empty() {
+        report.write();
+    }
+    match report.missed() {
+        0 => ExitCode::SUCCESS,
+        missed => {
+            println!("{missed} bounds MISSED");
+            ExitCode::from(u8::from(given("--strict")))
+        }
+    }
+}
