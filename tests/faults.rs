@@ -2,6 +2,7 @@
 //! repeated call succeeds.
 
 use std::future::poll_fn;
+use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -222,6 +223,22 @@ async fn a_password_is_used_and_never_shown() {
         assert!(!error.is_retryable(), "{error}");
         assert!(!format!("{error:?} {error}").contains("hunter"), "{error:?}");
     }
+}
+
+/// Flyte's keys name a host and a port.
+#[tokio::test]
+async fn a_server_is_reached_over_tcp_with_flytes_keys() {
+    // Free a moment ago; should somebody else take it, the server does not start and says so.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let server =
+        Server::start_with(&["--port", &port, "--bind", "127.0.0.1", "--requirepass", "hunter2"]);
+    for address in ["hostPaths: [\"127.0.0.1:{}\"]", "hostPath: \"localhost:{}\""] {
+        let address = address.replace("{}", &port);
+        let text = format!("type: redis\nredis: {{{address}, hostKey: hunter2}}");
+        let backend = Config::from_yaml(&text).unwrap().open().await.unwrap();
+        assert_eq!(backend.pools().await.unwrap(), []);
+    }
+    drop(server);
 }
 
 #[tokio::test]

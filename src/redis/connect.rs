@@ -13,6 +13,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use deadpool_redis::PoolError;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
     IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, RedisResult, ServerErrorKind, Value,
@@ -244,7 +245,19 @@ fn connection_info(config: &RedisConfig) -> Result<ConnectionInfo, AddressProble
     };
     // RESP3, because there the client notices at once when the connection is lost.
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Ok(info.set_redis_settings(settings))
+    Ok(info.set_redis_settings(settings).set_tcp_settings(tcp_settings(config)))
+}
+
+fn tcp_settings(config: &RedisConfig) -> TcpSettings {
+    // Claims are small and wait for their answers.
+    let settings = TcpSettings::default().set_nodelay(true);
+    // A server that vanished does not even refuse. What it has not taken in the time that an answer
+    // may take ends the connection, so that the next call makes a new one.
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(config.command_timeout);
+    #[cfg(not(target_os = "linux"))]
+    let _ = config;
+    settings
 }
 
 fn parse_host_path(text: &str) -> Option<ConnectionAddr> {
