@@ -2,19 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::claims::BATCH;
 use super::keys::{field_of_scope, scope_of_field};
-use super::operate::parse_record;
-use super::remote::{RemotePool, unexpected};
-use super::reply::{Answer, Fields, pairs};
+use super::remote::{BATCH, PAGE, RemotePool, unexpected};
+use super::reply::{Answer, Fields, pairs, parse_record};
 use super::scripts;
 use crate::audit::Recorded;
 use crate::error::{Error, Result};
 use crate::name::{Member, Scope};
 use crate::pool::{CheckReport, Drift, RepairReport};
-
-/// Entries to a page. A pool that fits is read in one atomic step.
-pub(super) const PAGE: usize = 5000;
 
 /// How often a larger pool is read again when it changes between two pages, and how many corrections
 /// a repair may take.

@@ -3,16 +3,12 @@
 use redis::Value;
 
 use super::keys::ScopeFields;
-use super::remote::{RemotePool, unexpected};
+use super::remote::{BATCH, RemotePool, unexpected};
 use super::reply::{Answer, Full};
 use super::scripts::{self, Call};
 use crate::claim::{Claim, Claimant, FencingNumber, Grant, Limit, Outcome, Refusal, Released};
 use crate::error::{Error, Result};
 use crate::name::{AllocationToken, ExecutionId, Member, Scope};
-
-/// Tokens to a call: a larger batch is several calls in one round trip, so that none keeps the
-/// server busy for more than a few milliseconds.
-pub(super) const BATCH: usize = 500;
 
 /// Releases whoever holds: no execution has an empty name.
 const ANY_EXECUTION: &str = "";

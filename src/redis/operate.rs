@@ -1,19 +1,15 @@
 //! What operators and registrars do to a pool: quota, usage, holders, deletion.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, UNIX_EPOCH};
 
-use super::audit::PAGE;
 use super::keys::scope_of_field;
-use super::remote::{RemotePool, unexpected};
-use super::reply::{Fields, pairs};
+use super::remote::{PAGE, RemotePool, unexpected};
+use super::reply::{Fields, pairs, parse_record};
 use super::scripts;
-use crate::claim::{FencingNumber, Units};
+use crate::claim::FencingNumber;
 use crate::error::{Error, Result};
 use crate::name::{Member, Scope};
-use crate::pool::{
-    Cursor, Deletion, GrantRecord, Holding, HoldingsPage, PoolQuota, PoolUsage, QuotaChange,
-};
+use crate::pool::{Cursor, Deletion, Holding, HoldingsPage, PoolQuota, PoolUsage, QuotaChange};
 
 impl RemotePool<'_> {
     pub(super) async fn change_quota(&self, change: QuotaChange) -> Result<PoolQuota> {
@@ -125,15 +121,4 @@ fn read_holdings(fields: &mut Fields) -> Option<HoldingsPage> {
     };
     let next = (next != 0).then_some(Cursor(next));
     Some(HoldingsPage { holdings: pairs.into_iter().map(holding).collect(), next })
-}
-
-/// Reads `<units> <fencing number> <since, in seconds> <holder> <execution>`.
-pub(super) fn parse_record(record: &str) -> Option<GrantRecord> {
-    let mut words = record.splitn(5, ' ');
-    let units = Units::new(words.next()?.parse().ok()?).ok()?;
-    let fencing_number = FencingNumber::new(words.next()?.parse().ok()?);
-    let since = UNIX_EPOCH.checked_add(Duration::from_secs(words.next()?.parse().ok()?))?;
-    let holder = words.next()?.to_owned();
-    let execution = Some(words.next()?.to_owned()).filter(|execution| !execution.is_empty());
-    Some(GrantRecord { units, fencing_number, since, holder, execution })
 }

@@ -12,6 +12,13 @@ use crate::name::PoolName;
 /// Version of the wire schema in `lua/README.md`.
 const SCHEMA: u32 = 1;
 
+/// Tokens to a call: a larger batch is several calls in one round trip, so that none keeps the
+/// server busy for more than a few milliseconds.
+pub(super) const BATCH: usize = 500;
+
+/// Entries to a page. A pool that fits on one is read whole in one atomic step.
+pub(super) const PAGE: usize = 5000;
+
 /// One pool on the server.
 #[derive(Debug)]
 pub(super) struct RemotePool<'a> {

@@ -1,10 +1,12 @@
-//! What the scripts answer, decoded in one place. An unknown reply is a protocol error.
+//! What the scripts answer and Redis keeps, decoded in one place. An unknown reply is a protocol error.
 
 use std::collections::VecDeque;
+use std::time::{Duration, UNIX_EPOCH};
 
 use redis::Value;
 
-use crate::claim::Released;
+use crate::claim::{FencingNumber, Released, Units};
+use crate::pool::GrantRecord;
 
 /// An answer: words separated by single spaces, of which the first names the case.
 ///
@@ -117,6 +119,17 @@ pub(super) fn pairs(texts: Vec<String>) -> Option<Vec<(String, String)>> {
         pairs.push((first, texts.next()?));
     }
     Some(pairs)
+}
+
+/// Reads `<units> <fencing number> <since, in seconds> <holder> <execution>`.
+pub(super) fn parse_record(record: &str) -> Option<GrantRecord> {
+    let mut words = record.splitn(5, ' ');
+    let units = Units::new(words.next()?.parse().ok()?).ok()?;
+    let fencing_number = FencingNumber::new(words.next()?.parse().ok()?);
+    let since = UNIX_EPOCH.checked_add(Duration::from_secs(words.next()?.parse().ok()?))?;
+    let holder = words.next()?.to_owned();
+    let execution = Some(words.next()?.to_owned()).filter(|execution| !execution.is_empty());
+    Some(GrantRecord { units, fencing_number, since, holder, execution })
 }
 
 #[cfg(test)]
