@@ -5,9 +5,9 @@
 //! figures taken within one run, so they hold on any machine; the durations beside them do not.
 //!
 //! Arguments, after `cargo bench --bench quotas --`:
-//! `--quick` runs everything at tiny sizes, only to prove that it runs;
+//! `--quick` runs everything at tiny sizes, only to prove that it runs, and judges nothing;
 //! `--strict` ends with status 1 if a bound is missed;
-//! `--print-only` leaves `RESULTS.md` as it is, which the other two ways to run partially imply;
+//! `--print-only` leaves `RESULTS.md` as it is, as `--quick` and a choice of figures do;
 //! any other word runs only the figures whose names contain it.
 //! `TOKENPOOL_TEST_SERVER` chooses the server's binary.
 
@@ -20,6 +20,7 @@ mod flatness;
 mod load;
 mod memory_backend;
 mod memory_use;
+mod others;
 mod report;
 #[path = "../tests/support/server.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word));
 
     cores::divide();
-    let mut report = Report::new();
+    let mut report = Report::new(scale);
     for figure in FIGURES {
         if wanted(figure.name) {
             eprintln!("measuring {} ...", figure.name);
@@ -74,14 +75,14 @@ fn main() -> ExitCode {
             (figure.run)(scale, &mut report);
         }
     }
-    println!("{}", report.table());
+    println!("{}\n{}", report.table(), report.disturbance());
     if !(scale.quick || given("--print-only")) && words.is_empty() {
         report.write();
     }
     match report.missed() {
         0 => ExitCode::SUCCESS,
         missed => {
-            println!("{missed} bounds MISSED");
+            println!("bounds MISSED: {missed}");
             ExitCode::from(u8::from(given("--strict")))
         }
     }

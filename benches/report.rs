@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::process::Command;
 
+use crate::others::Ticks;
 use crate::server::Server;
 use crate::{Scale, cores};
 
@@ -48,12 +49,16 @@ struct Row {
 #[derive(Debug)]
 pub(crate) struct Report {
     machine: Vec<String>,
+    /// Whether the sizes are those that the bounds are meant for.
+    judges: bool,
+    started: Ticks,
     figures: Vec<(Figure, Vec<Row>)>,
 }
 
 impl Report {
-    pub(crate) fn new() -> Self {
-        Self { machine: machine(), figures: Vec::new() }
+    pub(crate) fn new(scale: Scale) -> Self {
+        let (machine, started) = (machine(), Ticks::now());
+        Self { machine, judges: !scale.quick, started, figures: Vec::new() }
     }
 
     pub(crate) fn begin(&mut self, figure: Figure) {
@@ -65,6 +70,7 @@ impl Report {
         let what = what.into();
         let verdict = match bound {
             Bound::None => "",
+            _ if !self.judges => "not judged",
             bound if bound.holds(value) => "ok",
             _ => "MISSED",
         };
@@ -85,6 +91,12 @@ impl Report {
     pub(crate) fn missed(&self) -> usize {
         let rows = self.figures.iter().flat_map(|(_, rows)| rows);
         rows.filter(|row| row.verdict == "MISSED").count()
+    }
+
+    /// How far the figures can be trusted.
+    pub(crate) fn disturbance(&self) -> String {
+        let others = 100.0 * Ticks::now().others_since(self.started);
+        format!("other processes took {others:.0} % of the machine meanwhile")
     }
 
     pub(crate) fn table(&self) -> String {
@@ -129,6 +141,7 @@ impl Report {
         for line in &self.machine {
             let _ = writeln!(text, "* {line}");
         }
+        let _ = writeln!(text, "* {}", self.disturbance());
         let _ = write!(text, "\n{}\n", self.table());
         text.push_str("## How it is measured\n");
         for (Figure { name, how, .. }, _) in &self.figures {

@@ -42,12 +42,10 @@ end
 if returned ~= 0 then
   if type(returned) == 'number' then returned = string.format('%.0f', returned) end
   call('HINCRBY', usage, 'issue_limit', returned)
-  for i, field in ipairs({ project, domain }) do
-    if counters[i + 1] == returned then
-      call('HDEL', usage, field)
-    elseif field ~= '' then
-      call('HINCRBY', usage, field, '-' .. returned)
-    end
+  local less, in_project, in_domain = '-' .. returned, counters[2], counters[3]
+  if project ~= '' then
+    if in_project == returned then call('HDEL', usage, project) else call('HINCRBY', usage, project, less) end
+    if in_domain == returned then call('HDEL', usage, domain) else call('HINCRBY', usage, domain, less) end
   end
 end
 return answers

@@ -53,8 +53,8 @@ impl Script {
     pub(super) fn on(&'static self, keys: &[&str]) -> Call {
         let digest =
             self.digest.get_or_init(|| sha1_smol::Sha1::from(self.source).digest().to_string());
-        let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(digest).arg(keys.len()).arg(keys);
+        let mut cmd = Cmd::with_capacity(16, 640); // what a claim takes, without growing
+        cmd.arg("EVALSHA").arg(digest).arg(keys.len()).arg(keys);
         Call { script: self, cmd }
     }
 
