@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use crate::name::{Member, Scope};
+use crate::execution::Scope;
+use crate::name::Member;
 use crate::pool::Drift;
 
 /// What the records of a pool add up to.

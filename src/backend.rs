@@ -6,7 +6,8 @@ use async_trait::async_trait;
 
 use crate::claim::{Claim, Claimant, Outcome, Released};
 use crate::error::Result;
-use crate::name::{AllocationToken, ExecutionId, Member, PoolName};
+use crate::execution::ExecutionId;
+use crate::name::{AllocationToken, Member, PoolName};
 use crate::pool::{
     CheckReport, Cursor, Deletion, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, RepairReport,
 };

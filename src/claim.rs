@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::name::{AllocationToken, ExecutionId, Holder, Scope};
+use crate::execution::{ExecutionId, Scope};
+use crate::name::{AllocationToken, Holder};
 
 /// How many units a claim takes, or a pool has: at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

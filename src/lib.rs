@@ -5,6 +5,7 @@ mod backend;
 mod claim;
 pub mod config;
 mod error;
+mod execution;
 mod manager;
 mod memory;
 mod name;
@@ -22,11 +23,11 @@ pub use claim::{
 };
 pub use config::{BackendType, Config, RedisConfig};
 pub use error::{Error, Result};
+pub use execution::{ExecutionId, Scope};
 pub use manager::{Manager, ResourceManager};
 pub use memory::MemoryBackend;
 pub use name::{
-    AllocationToken, ExecutionId, Holder, MAX_NAME_LENGTH, Member, PluginId, PoolName,
-    ResourceNamespace, Scope,
+    AllocationToken, Holder, MAX_NAME_LENGTH, Member, PluginId, PoolName, ResourceNamespace,
 };
 pub use noop::NoopBackend;
 pub use pool::{

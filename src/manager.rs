@@ -11,7 +11,8 @@ use crate::claim::{
     AllocationStatus, Claim, Claimant, Outcome, Quota, Released, ResourceConstraintsSpec,
 };
 use crate::error::{Error, Result};
-use crate::name::{AllocationToken, ExecutionId, Holder, PluginId, PoolName, ResourceNamespace};
+use crate::execution::ExecutionId;
+use crate::name::{AllocationToken, Holder, PluginId, PoolName, ResourceNamespace};
 use crate::pool::QuotaChange;
 use crate::proxy::TaskResourceManager;
 

@@ -13,7 +13,8 @@ use crate::claim::{
     Claim, Claimant, FencingNumber, Grant, Limit, Outcome, Refusal, Released, Units,
 };
 use crate::error::{Error, Result};
-use crate::name::{AllocationToken, ExecutionId, Member, PoolName, Scope};
+use crate::execution::{ExecutionId, Scope};
+use crate::name::{AllocationToken, Member, PoolName};
 use crate::pool::{
     CheckReport, Cursor, Deletion, GrantRecord, Holding, HoldingsPage, PoolQuota, PoolUsage,
     QuotaChange, RepairReport,

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use crate::backend::Backend;
 use crate::claim::{Claim, Claimant, Grant, Outcome, Released};
 use crate::error::{Error, Result};
-use crate::name::{AllocationToken, ExecutionId, Member, PoolName};
+use crate::execution::ExecutionId;
+use crate::name::{AllocationToken, Member, PoolName};
 use crate::pool::{
     CheckReport, Cursor, Deletion, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, RepairReport,
 };

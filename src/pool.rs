@@ -5,7 +5,8 @@ use std::fmt;
 use std::time::SystemTime;
 
 use crate::claim::{FencingNumber, Quota, Units};
-use crate::name::{Member, Scope};
+use crate::execution::Scope;
+use crate::name::Member;
 
 /// A change to a pool's quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 
 use crate::claim::{AllocationStatus, Claim, Outcome, Released, ResourceConstraintsSpec};
 use crate::error::{Error, Result};
+use crate::execution::ExecutionId;
 use crate::manager::{Manager, ResourceManager};
-use crate::name::{AllocationToken, ExecutionId, PluginId, PoolName, ResourceNamespace};
+use crate::name::{AllocationToken, PluginId, PoolName, ResourceNamespace};
 
 /// Which token was granted in which resource: what Flyte's task events carry as
 /// `resource_pool_info`.

@@ -8,7 +8,8 @@ use super::reply::{Answer, Fields, pairs, parse_record};
 use super::scripts;
 use crate::audit::Recorded;
 use crate::error::{Error, Result};
-use crate::name::{Member, Scope};
+use crate::execution::Scope;
+use crate::name::Member;
 use crate::pool::{CheckReport, Drift, RepairReport};
 
 /// How often a larger pool is read again when it changes between two pages, and how many corrections

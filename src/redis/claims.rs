@@ -8,7 +8,8 @@ use super::reply::{Answer, Full};
 use super::scripts::{self, Call};
 use crate::claim::{Claim, Claimant, FencingNumber, Grant, Limit, Outcome, Refusal, Released};
 use crate::error::{Error, Result};
-use crate::name::{AllocationToken, ExecutionId, Member, Scope};
+use crate::execution::{ExecutionId, Scope};
+use crate::name::{AllocationToken, Member};
 
 /// Releases whoever holds: no execution has an empty name.
 const ANY_EXECUTION: &str = "";

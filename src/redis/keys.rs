@@ -1,6 +1,7 @@
 //! The only place that makes names for Redis: keys, and the fields of a pool's counters.
 
-use crate::name::{Member, PoolName, Scope};
+use crate::execution::Scope;
+use crate::name::{Member, PoolName};
 
 /// Id of the backend, the first part of every pool's key.
 pub(super) const BACKEND_ID: &str = "redisresourcemanager";

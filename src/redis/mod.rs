@@ -19,7 +19,8 @@ use crate::backend::Backend;
 use crate::claim::{Claim, Claimant, Outcome, Released};
 use crate::config::RedisConfig;
 use crate::error::Result;
-use crate::name::{AllocationToken, ExecutionId, Member, PoolName};
+use crate::execution::ExecutionId;
+use crate::name::{AllocationToken, Member, PoolName};
 use crate::pool::{
     CheckReport, Cursor, Deletion, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, RepairReport,
 };

@@ -8,7 +8,8 @@ use super::reply::{Fields, pairs, parse_record};
 use super::scripts;
 use crate::claim::FencingNumber;
 use crate::error::{Error, Result};
-use crate::name::{Member, Scope};
+use crate::execution::Scope;
+use crate::name::Member;
 use crate::pool::{Cursor, Deletion, Holding, HoldingsPage, PoolQuota, PoolUsage, QuotaChange};
 
 impl RemotePool<'_> {
