@@ -12,7 +12,7 @@
 -- ARGV[7] project_cap: most units of the project, or empty
 -- ARGV[8] domain_cap: most units of the domain, or empty
 -- Returns an answer (see README.md): granted, held, conflict, pool, project, domain, unregistered, newer
--- Cost: 8 commands granted, 4 refused by the quota, whatever the number of holders and scopes
+-- Cost: 7 commands granted, 3 refused by the quota, whatever the number of holders and scopes
 
 local call, pcall = redis.call, redis.pcall
 local pool, usage, grants = KEYS[1], KEYS[2], KEYS[3]

@@ -15,7 +15,7 @@
 -- ARGV[7..] member, units: of each claim
 -- Returns an array with an answer (see README.md) per claim: granted, held, conflict, pool, project, domain; or one
 -- answer for all: unregistered, newer
--- Cost: 8 commands, and 2 for each granted or 1 for each refused claim
+-- Cost: 5 commands, and 2 for each granted or 1 for each refused claim
 
 local call, pcall = redis.call, redis.pcall
 local pool, usage, grants = KEYS[1], KEYS[2], KEYS[3]

@@ -14,7 +14,7 @@ local mode = ARGV[1]
 local state = call('HMGET', usage, 'schema', 'issued', 'issue_limit', 'quota')
 if state[1] ~= '1' then return state[1] and 'newer ' .. state[1] or 'unregistered' end
 local holders = math.max(call('SCARD', pool), call('HLEN', grants))
-local units = state[4] - state[3] + state[2]
+local units = math.max(state[4] - state[3] + state[2], 0)
 if mode ~= 'force' and (holders > 0 or units > 0) then return { 'in_use', holders, units } end
 call('UNLINK', pool, usage, grants)
 return { 'deleted', holders, units }

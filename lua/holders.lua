@@ -7,7 +7,7 @@
 -- ARGV[2] count: about how many holders to a page
 -- Returns {next cursor or 0, {member, record or empty, ...}}, or an answer (see README.md): unregistered, newer; a member
 -- held throughout the listing is on at least one page
--- Cost: 3 commands in proportion to the page
+-- Cost: 2 commands, and 1 for each holder of the page
 
 local call = redis.call
 local pool, usage, grants = KEYS[1], KEYS[2], KEYS[3]

@@ -7,7 +7,7 @@
 -- ARGV[1] holder: to be recorded for adopted members, without white space
 -- ARGV[2..] member: to look at; what agrees is left alone
 -- Returns {members adopted with one unit each, records dropped}, or an answer (see README.md): unregistered, newer
--- Cost: at most 9 commands for each member
+-- Cost: 2 commands, and at most 8 for each member
 
 local call = redis.call
 local pool, usage, grants = KEYS[1], KEYS[2], KEYS[3]

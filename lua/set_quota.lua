@@ -6,7 +6,7 @@
 -- ARGV[2] quota: at least 1; empty to unpin
 -- Returns {done | exists, quota in force, quota registered last, quota pinned or empty, quota registered before or empty}, or an
 -- answer (see README.md): unregistered, newer
--- Cost: at most 5 commands
+-- Cost: at most 4 commands
 
 local call = redis.call
 local usage = KEYS[1]

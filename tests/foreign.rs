@@ -170,6 +170,42 @@ async fn a_record_that_cannot_be_read_is_replaced_by_one_of_a_unit() {
     assert_eq!(shared.pool.in_use().await, 1);
 }
 
+/// An operator must be able to see, repair or delete what somebody's hand made nonsense of.
+#[tokio::test]
+async fn counters_below_zero_are_shown_as_zero_and_can_be_repaired_or_deleted() {
+    for repaired in [true, false] {
+        let mut shared = Shared::new(4).await;
+        shared.pool.claim(A, "1").await.granted().unwrap();
+        let usage = shared.pool.key_of("usage");
+        let _: () = redis::pipe()
+            .hincr(&usage, "issue_limit", 3)
+            .hincr(&usage, "p:flytesnacks", -3)
+            .hincr(&usage, "d:flytesnacks:development", -3)
+            .query(&mut shared.connection)
+            .unwrap();
+        let (backend, name) = shared.pool.handles();
+        let seen = shared.pool.usage().await;
+        assert_eq!((seen.in_use, seen.holders), (0, 1));
+        assert!(seen.scopes.values().all(|&units| units == 0), "{seen:?}");
+        for (units, caps) in [(9, FREE), (5, caps(Some(2), None)), (5, caps(None, Some(2)))] {
+            let outcome = shared.pool.claim_with(A, "2", units, caps).await.unwrap();
+            assert_eq!(refusal(&outcome).in_use, 0);
+        }
+        if repaired {
+            assert_eq!(backend.repair(&name).await.unwrap().corrected.len(), 3);
+            shared.pool.assert_clean().await;
+            assert_eq!(shared.pool.in_use().await, 1);
+        } else {
+            let deletion = tokenpool::Deletion::OnlyUnused;
+            let error = backend.delete_pool(&name, deletion).await.unwrap_err();
+            assert!(matches!(error, Error::PoolInUse { holders: 1, units: 0, .. }), "{error}");
+            let deletion = tokenpool::Deletion::EvenInUse;
+            assert_eq!(backend.delete_pool(&name, deletion).await.unwrap(), 0);
+            assert_eq!(everything(&mut shared.connection), []);
+        }
+    }
+}
+
 /// Of many repairs at once each correction is applied once.
 #[tokio::test]
 async fn repairs_at_once_do_not_add_up() {

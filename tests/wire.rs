@@ -142,6 +142,50 @@ async fn a_claim_and_a_release_are_one_command_each_and_so_is_a_batch() {
     assert_eq!(count(&mut raw, "evalsha"), 1);
 }
 
+/// The number before a word in the `Cost:` line of a script.
+fn cost(script: &str, of: &str) -> u64 {
+    let line = script.lines().find_map(|line| line.strip_prefix("-- Cost: ")).unwrap();
+    let (before, _) = line.split_once(of).unwrap();
+    before.split_whitespace().rev().find_map(|word| word.parse().ok()).unwrap()
+}
+
+#[tokio::test]
+async fn scripts_cost_the_commands_that_their_headers_say() {
+    const ALLOCATE: &str = include_str!("../lua/allocate.lua");
+    const ALLOCATE_MANY: &str = include_str!("../lua/allocate_many.lua");
+    const RELEASE: &str = include_str!("../lua/release.lua");
+    let f = redis_on(Server::start()).await;
+    let pool = f.pool(1_000).await;
+    let mut raw = pool.raw();
+    // Loads the scripts, and leaves something of each scope.
+    let others = [claim("x", 1), claim("y", 1)];
+    pool.claim_many(A, &others, FREE).await.unwrap();
+    pool.claim(A, "z").await.granted().unwrap();
+    pool.release(A, "z").await;
+    redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut raw).unwrap();
+    let mut spent = || {
+        let mut calls = commands(&mut raw);
+        redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut raw).unwrap();
+        assert_eq!(calls.remove("evalsha"), Some(1));
+        calls.values().sum::<u64>()
+    };
+    pool.claim_with(A, "1", 1, caps(Some(50), Some(50))).await.unwrap().granted().unwrap();
+    assert_eq!(spent(), cost(ALLOCATE, " commands granted"));
+    refusal(&pool.claim_with(A, "2", 2_000, FREE).await.unwrap());
+    assert_eq!(spent(), cost(ALLOCATE, " refused by the quota"));
+    pool.release(A, "1").await;
+    let (fixed, each) = (cost(RELEASE, " commands"), cost(RELEASE, " for each member"));
+    assert_eq!(spent(), fixed + each);
+    let claims: Vec<_> = (0..10).map(|i| claim(&i.to_string(), 1)).collect();
+    pool.claim_many(A, &claims, FREE).await.unwrap();
+    let fixed = cost(ALLOCATE_MANY, " commands");
+    assert_eq!(spent(), fixed + 10 * cost(ALLOCATE_MANY, " for each granted"));
+    let large: Vec<_> = (20..30).map(|i| claim(&i.to_string(), 2_000)).collect();
+    pool.claim_many(A, &large, FREE).await.unwrap();
+    // What counts the scopes is left out when nothing was granted.
+    assert_eq!(spent(), fixed - 3 + 10 * cost(ALLOCATE_MANY, " for each refused"));
+}
+
 /// A client that is not this library: Flyte's own commands see what is granted here.
 #[tokio::test]
 async fn flytes_commands_see_the_same_pool() {

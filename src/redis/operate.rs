@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::keys::scope_of_field;
 use super::remote::{PAGE, RemotePool, unexpected};
-use super::reply::{Fields, pairs, parse_record};
+use super::reply::{Fields, count, pairs, parse_record};
 use super::scripts;
 use crate::claim::FencingNumber;
 use crate::error::{Error, Result};
@@ -107,7 +107,7 @@ fn read_usage(
     let next = fields.text()?;
     for (field, units) in pairs(fields.array()?.texts()?)? {
         if let Some(scope) = scope_of_field(&field) {
-            scopes.insert(scope, units.parse().ok()?);
+            scopes.insert(scope, count(&units)?);
         }
     }
     Some((usage, next))

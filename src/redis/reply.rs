@@ -38,7 +38,7 @@ impl Answer {
         let number = || rest.parse().ok();
         let full = |limit| {
             let (in_use, size) = rest.split_once(' ')?;
-            Some(Self::Full(limit, in_use.parse().ok()?, size.parse().ok()?))
+            Some(Self::Full(limit, count(in_use)?, size.parse().ok()?))
         };
         match case {
             "granted" => Some(Self::Granted { fence: number()? }),
@@ -109,6 +109,11 @@ impl Fields {
     pub(super) fn texts(mut self) -> Option<Vec<String>> {
         std::iter::from_fn(|| (!self.0.is_empty()).then(|| self.text())).collect()
     }
+}
+
+/// A count of units. One that somebody else's hand made negative shows as 0, and `check` says so.
+pub(super) fn count(text: &str) -> Option<u64> {
+    text.parse::<i64>().ok().map(|units| u64::try_from(units).unwrap_or_default())
 }
 
 /// Pairs of a flat list.
