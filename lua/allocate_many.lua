@@ -1,4 +1,4 @@
--- Claims units for many tokens of one execution, each as allocate.lua would, one after the other.
+-- Claims units for many tokens of one execution, each as allocate.lua would without a ticket, one after the other.
 --
 -- A script of its own because counting the scopes once for all claims makes the batch cheap and
 -- one claim dear (measured: 9.6 instead of 7.5 microseconds).
@@ -6,39 +6,58 @@
 -- KEYS[1] pool: SET of granted members
 -- KEYS[2] usage: HASH of the pool's counters
 -- KEYS[3] grants: HASH of the grants' records
+-- KEYS[4] leases: ZSET of members by the end of their leases
+-- KEYS[5] tickets: HASH of the tickets' records
+-- KEYS[6] queue: ZSET of the tickets by rank
+-- KEYS[7] lines: ZSET of the tickets by domain, of the domains by project
+-- KEYS[8] turns: ZSET of the projects whose turn it may be
+-- KEYS[9] shares: ZSET of the projects' fair shares
 -- ARGV[1] execution: its name
 -- ARGV[2] holder: who claims, without white space
 -- ARGV[3] project: field p:<project> of usage
 -- ARGV[4] domain: field d:<project>:<domain> of usage
--- ARGV[5] project_cap: most units of the project, or empty
--- ARGV[6] domain_cap: most units of the domain, or empty
--- ARGV[7..] member, units: of each claim
--- Returns an array with an answer (see README.md) per claim: granted, held, conflict, pool, project, domain; or one
+-- ARGV[5] project_cap: most units of the project, or -
+-- ARGV[6] domain_cap: most units of the domain, or -
+-- ARGV[7] lease: milliseconds, or - to hold until released
+-- ARGV[8..] member, units: of each claim
+-- Returns an array with an answer (see README.md) per claim: granted, held, conflict, pool, project, domain, queue; or one
 -- answer for all: unregistered, newer
--- Cost: 5 commands, and 2 for each granted or 1 for each refused claim
+-- Cost: 5 commands, and 2 for each granted (3 with a lease) or 1 for each refused claim; more while tickets wait or a
+-- lease has ended
 
 local call, pcall = redis.call, redis.pcall
-local pool, usage, grants = KEYS[1], KEYS[2], KEYS[3]
-local execution, holder, project, domain, project_cap, domain_cap = unpack(ARGV, 1, 6)
+local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
+local execution, holder, project, domain, project_cap, domain_cap, lease = unpack(ARGV, 1, 7)
 
-local counters = call('HMGET', usage, 'issued', 'issue_limit', 'quota', project, domain, 'schema')
-local issued, limit, quota = counters[1], counters[2], counters[3]
-if not limit then
+local counters = call('HMGET', usage, 'issued', 'issue_limit', 'quota', project, domain, 'schema', 'due', 'tickets')
+if not counters[2] then
   local schema = counters[6]
   return schema and schema ~= '1' and 'newer ' .. schema or 'unregistered'
 end
-issued, limit, quota = issued + 0, limit + 0, quota + 0
-local in_project, in_domain = (counters[4] or 0) + 0, (counters[5] or 0) + 0
+local time = call('TIME')
+local millis, before = math.floor(time[1] * 1000 + time[2] / 1000), false
+if counters[8] or counters[7] and millis >= counters[7] + 0 then
+  --- include queue.lua
+  settle()
+  counters = call('HMGET', usage, 'issued', 'issue_limit', 'quota', project, domain, 'schema', 'due')
+  local of_project, of_domain = string.sub(project, 3), string.sub(domain, 3)
+  before = call('EXISTS', turns) == 1 or first(of_project) or first(of_domain)
+end
+local issued, limit, quota = counters[1] + 0, counters[2] + 0, counters[3] + 0
+local in_project, in_domain, due = (counters[4] or 0) + 0, (counters[5] or 0) + 0, counters[7]
 project_cap, domain_cap = tonumber(project_cap), tonumber(domain_cap)
-local tail = ' ' .. call('TIME')[1] .. ' ' .. holder .. ' ' .. execution
+local tail = ' ' .. time[1] .. ' ' .. holder .. ' ' .. execution
+local ends = lease ~= '-' and string.format('%.0f', millis + lease)
 
-local answers, taken = {}, 0
-for i = 7, #ARGV, 2 do
+local answers, taken, leased = {}, 0, false
+for i = 8, #ARGV, 2 do
   local member, units, answer = ARGV[i], ARGV[i + 1], nil
   local fence = string.format('%.0f', issued)
   local added, take
   if issued + units > limit then
-    answer = 'pool ' .. (quota - limit + issued) .. ' ' .. quota
+    answer = 'pool ' .. fence .. ' ' .. counters[2] .. ' ' .. counters[3]
+  elseif before then
+    answer = 'queue pool ' .. fence .. ' ' .. counters[2] .. ' ' .. counters[3]
   elseif project_cap and in_project + units > project_cap then
     answer = 'project ' .. in_project .. ' ' .. project_cap
   elseif domain_cap and in_domain + units > domain_cap then
@@ -54,6 +73,7 @@ for i = 7, #ARGV, 2 do
       return recorded
     end
   end
+  local held = false
   if not take and (not answer or call('SISMEMBER', pool, member) == 1) then
     local record = call('HGET', grants, member)
     local held_units, held_fence, held_by
@@ -63,7 +83,7 @@ for i = 7, #ARGV, 2 do
       call('HSET', grants, member, units .. ' ' .. fence .. tail)
       take, answer = true, 'granted ' .. fence
     elseif held_units == units and (held_by == execution or held_by == '') then
-      answer = 'held ' .. held_fence
+      held, answer = true, 'held ' .. held_fence
     else
       if added == 1 then call('SREM', pool, member) end
       answer = 'conflict ' .. held_units .. ' ' .. held_by
@@ -73,9 +93,11 @@ for i = 7, #ARGV, 2 do
     issued, taken = issued + units, taken + units
     in_project, in_domain = in_project + units, in_domain + units
   end
+  if ends and (take or held) then leased = call('ZADD', leases, ends, member) end
   answers[#answers + 1] = answer
 end
 
+if leased and (not due or ends + 0 < due + 0) then call('HSET', usage, 'due', ends) end
 if taken > 0 then
   taken = string.format('%.0f', taken)
   call('HINCRBY', usage, project, taken)

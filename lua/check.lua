@@ -6,26 +6,28 @@
 -- KEYS[1] pool: SET of granted members
 -- KEYS[2] usage: HASH of the pool's counters
 -- KEYS[3] grants: HASH of the grants' records
+-- KEYS[4] tickets: HASH of the tickets' records
+-- KEYS[5] queue: ZSET of the tickets by rank
 -- ARGV[1] members: cursor in pool, 0 to begin, empty when done
 -- ARGV[2] scopes: cursor in usage, likewise
 -- ARGV[3] records: cursor in grants, likewise
 -- ARGV[4] count: about how many entries of each to a page
--- Returns {issued, issue_limit, quota, epoch, page of members, page of scopes, page of records}, where a page is
--- {next cursor or 0, {entry, ...}} and members stand alone while scopes and records are followed by their values; or an
--- answer (see README.md): unregistered, newer
--- Cost: 4 commands, three of them in proportion to the page
+-- Returns {issued, issue_limit, quota, epoch, tickets counted, their records, their ranks, page of members, page of scopes,
+-- page of records}, where a page is {next cursor or 0, {entry, ...}} and members stand alone while scopes and records are
+-- followed by their values; or an answer (see README.md): unregistered, newer
+-- Cost: 6 commands, three of them in proportion to the page
 
 local call = redis.call
-local pool, usage, grants = KEYS[1], KEYS[2], KEYS[3]
+local pool, usage, grants, tickets, queue = unpack(KEYS)
 local members, scopes, records, count = unpack(ARGV)
 
-local state = call('HMGET', usage, 'schema', 'issued', 'issue_limit', 'quota', 'epoch')
+local state = call('HMGET', usage, 'schema', 'issued', 'issue_limit', 'quota', 'epoch', 'tickets')
 if state[1] ~= '1' then return state[1] and 'newer ' .. state[1] or 'unregistered' end
 local function page(command, key, cursor)
   if cursor == '' then return { '0', {} } end
   return call(command, key, cursor, 'COUNT', count)
 end
 return {
-  state[2], state[3], state[4], state[5],
+  state[2], state[3], state[4], state[5], state[6] or '0', call('HLEN', tickets), call('ZCARD', queue),
   page('SSCAN', pool, members), page('HSCAN', usage, scopes), page('HSCAN', grants, records),
 }

@@ -1,29 +1,28 @@
 -- Makes records and members agree: adopts members that another writer put into the pool, drops records of members that
--- it removed.
+-- it removed; hands units on.
 --
 -- KEYS[1] pool: SET of granted members
 -- KEYS[2] usage: HASH of the pool's counters
 -- KEYS[3] grants: HASH of the grants' records
+-- KEYS[4] leases: ZSET of members by the end of their leases
+-- KEYS[5] tickets: HASH of the tickets' records
+-- KEYS[6] queue: ZSET of the tickets by rank
+-- KEYS[7] lines: ZSET of the tickets by domain, of the domains by project
+-- KEYS[8] turns: ZSET of the projects whose turn it may be
+-- KEYS[9] shares: ZSET of the projects' fair shares
 -- ARGV[1] holder: to be recorded for adopted members, without white space
 -- ARGV[2..] member: to look at; what agrees is left alone
 -- Returns {members adopted with one unit each, records dropped}, or an answer (see README.md): unregistered, newer
--- Cost: 2 commands, and at most 8 for each member
+-- Cost: 6 commands, and at most 9 for each member; more while tickets wait or a lease has ended
 
 local call = redis.call
-local pool, usage, grants = KEYS[1], KEYS[2], KEYS[3]
+local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
 local holder = ARGV[1]
 
-local state = call('HMGET', usage, 'schema', 'issued')
-if state[1] ~= '1' then return state[1] and 'newer ' .. state[1] or 'unregistered' end
-local issued, now = state[2] + 0, call('TIME')
-
-local function count(member, units)
-  local project, domain = string.match(member, '^ex:([^:]*):([^:]*):')
-  if not project then return end
-  for i, field in ipairs({ 'p:' .. project, 'd:' .. project .. ':' .. domain }) do
-    if call('HINCRBY', usage, field, units) == 0 then call('HDEL', usage, field) end
-  end
-end
+local schema = call('HGET', usage, 'schema')
+if schema ~= '1' then return schema and 'newer ' .. schema or 'unregistered' end
+--- include queue.lua
+look()
 
 local adopted, dropped = 0, 0
 for i = 2, #ARGV do
@@ -32,19 +31,17 @@ for i = 2, #ARGV do
   local units = record and string.match(record, '^([1-9]%d*) %d+ %d+ %S+ .*$')
   if call('SISMEMBER', pool, member) == 0 then
     if record then
-      call('HDEL', grants, member)
-      if units then
-        call('HINCRBY', usage, 'issue_limit', units)
-        count(member, '-' .. units)
-      end
+      if units then free(member, units) else call('HDEL', grants, member) end
       dropped = dropped + 1
     end
   elseif not units then
-    call('HSET', grants, member, '1 ' .. string.format('%.0f', issued) .. ' ' .. now[1] .. ' ' .. holder .. ' ')
-    issued = issued + 1
+    local project, domain = scope_of(member)
+    call('HSET', grants, member, '1 ' .. text(issued) .. ' ' .. now[1] .. ' ' .. holder .. ' ')
     call('HINCRBY', usage, 'issued', 1)
-    count(member, 1)
+    issued = issued + 1
+    if project then count(project, domain, 1) end
     adopted = adopted + 1
   end
 end
+settle()
 return { adopted, dropped }

@@ -1,16 +1,19 @@
 //! The seam between deciding and keeping: what a place for grants must be able to do.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::claim::{Claim, Claimant, Outcome, Released};
+use crate::claim::{Claim, Claimant, Joint, JointOutcome, Outcome, Released};
 use crate::error::Result;
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
 use crate::pool::{
     CheckReport, Cursor, Deletion, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, RepairReport,
+    Revocation, RevocationRecord,
 };
+use crate::ticket::{Inbox, QueueChange, Renewal, Renewed, TicketRequest, TicketsPage, Turn};
 
 /// Where grants are kept and claims are decided, each in one atomic step.
 ///
@@ -59,7 +62,62 @@ pub trait Backend: Debug + Send + Sync + 'static {
         claims: &[Claim],
     ) -> Result<Vec<Result<Outcome>>>;
 
-    /// Gives back tokens of one execution, in one step. The answers stand in the order of the tokens.
+    /// Decides a claim that waits: grants it, or files a ticket for it, or tells where its ticket stands.
+    ///
+    /// Repeating the claim keeps the ticket's place, renews its time to live and takes over the caps that come with it. What
+    /// was handed to the ticket meanwhile is held for the rest of that time; the repeated claim gives it the claim's own
+    /// lease, or none.
+    ///
+    /// # Errors
+    ///
+    /// [`NeverGranted`](crate::Error::NeverGranted) if the units are more than the quota or a cap; a
+    /// [`Conflict`](crate::Error::Conflict) if the token is held or waits with other units or of another execution; else as
+    /// [`allocate`](Self::allocate).
+    async fn wait(
+        &self,
+        pool: &PoolName,
+        claimant: Claimant<'_>,
+        claim: &Claim,
+        ticket: &TicketRequest,
+    ) -> Result<Turn>;
+
+    /// Decides claims of one execution in several pools in one step: all are granted or none.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](crate::Error::InvalidArgument) if a pool is named twice; a
+    /// [`Conflict`](crate::Error::Conflict) if one of the tokens is held otherwise; else as [`allocate`](Self::allocate).
+    async fn allocate_all(&self, claimant: Claimant<'_>, claims: &[Joint]) -> Result<JointOutcome>;
+
+    /// Renews leases and tickets, in one step. The answers stand in the order of the renewals, and an inner error is about
+    /// its renewal alone. An empty list returns what is over and hands units on, as every call does.
+    ///
+    /// # Errors
+    ///
+    /// Inside, a [`Conflict`](crate::Error::Conflict) if another execution holds the token, and
+    /// [`Foreign`](crate::Error::Foreign) if another writer put it into the pool; else as [`release`](Self::release).
+    async fn renew(
+        &self,
+        pool: &PoolName,
+        renewals: &[Renewal<'_>],
+    ) -> Result<Vec<Result<Renewed>>>;
+
+    /// Opens a channel through which tickets of this process are told that their turn came.
+    ///
+    /// # Errors
+    ///
+    /// What the server or the way to it reports.
+    async fn listen(&self) -> Result<Inbox>;
+
+    /// The same pools through connections of its own, which live on the calling runtime.
+    ///
+    /// # Errors
+    ///
+    /// What the server or the way to it reports.
+    async fn detached(&self) -> Result<Arc<dyn Backend>>;
+
+    /// Gives back tokens of one execution, or withdraws their tickets, in one step. The answers stand in the order of the
+    /// tokens.
     ///
     /// # Errors
     ///
@@ -71,12 +129,38 @@ pub trait Backend: Debug + Send + Sync + 'static {
         tokens: &[AllocationToken],
     ) -> Result<Vec<Released>>;
 
-    /// Gives back whatever a member holds, whoever claimed it.
+    /// Takes away whatever a member holds, or its ticket, whoever claimed it, and writes down who did so and why.
     ///
     /// # Errors
     ///
     /// As [`release`](Self::release).
-    async fn release_member(&self, pool: &PoolName, member: &Member) -> Result<Released>;
+    async fn revoke(
+        &self,
+        pool: &PoolName,
+        member: &Member,
+        revocation: &Revocation,
+    ) -> Result<Released>;
+
+    /// The latest revocations, at most `count`, the latest first. About the last thousand are kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`release`](Self::release).
+    async fn revocations(&self, pool: &PoolName, count: usize) -> Result<Vec<RevocationRecord>>;
+
+    /// Changes the order of a pool's queue and the weights of projects.
+    ///
+    /// # Errors
+    ///
+    /// As [`release`](Self::release).
+    async fn change_queue(&self, pool: &PoolName, change: &QueueChange) -> Result<()>;
+
+    /// Lists who waits, by rank, about `count` tickets to a page. Tickets of the same rank may be on two pages.
+    ///
+    /// # Errors
+    ///
+    /// As [`release`](Self::release).
+    async fn tickets(&self, pool: &PoolName, from: Cursor, count: usize) -> Result<TicketsPage>;
 
     /// Changes the quota of a pool. Lowering it takes nothing away: claims are refused until enough
     /// was released.

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::execution::{ExecutionId, Scope};
-use crate::name::{AllocationToken, Holder};
+use crate::name::{AllocationToken, Holder, PoolName};
 
 /// How many units a claim takes, or a pool has: at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,19 +132,72 @@ impl ResourceConstraintsSpec {
     }
 }
 
+/// Time after which an unrenewed grant returns its units by itself, counted by the backend's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lease(Duration);
+
+impl Lease {
+    /// The shortest lease: 100 ms.
+    pub const MIN: Self = Self(Duration::from_millis(100));
+    /// The longest lease: 7 days.
+    pub const MAX: Self = Self(Duration::from_secs(7 * 24 * 60 * 60));
+
+    /// A lease of this length; parts of a millisecond are cut off.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] unless it is between 100 ms and 7 days.
+    pub fn new(length: Duration) -> Result<Self> {
+        Self::named("lease", length)
+    }
+
+    pub(crate) fn named(field: &'static str, length: Duration) -> Result<Self> {
+        if length < Self::MIN.0 || length > Self::MAX.0 {
+            let value = humantime::format_duration(length);
+            return Err(Error::invalid(field, value, "must be between 100ms and 7days"));
+        }
+        let nanos = length.subsec_nanos();
+        Ok(Self(Duration::new(length.as_secs(), nanos - nanos % 1_000_000)))
+    }
+
+    /// The length.
+    pub const fn length(self) -> Duration {
+        self.0
+    }
+
+    pub(crate) fn millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
 /// One token and the units it is to hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Claim {
     /// The caller's name for the claim.
     pub token: AllocationToken,
     /// Units to take.
     pub units: Units,
+    /// How long they are held unless renewed; none is until they are released.
+    pub lease: Option<Lease>,
 }
 
 impl Claim {
-    /// A claim of several units.
+    /// A claim of several units, held until released.
     pub fn new(token: AllocationToken, units: Units) -> Self {
-        Self { token, units }
+        Self { token, units, lease: None }
+    }
+
+    /// The same claim, whose units return by themselves when the lease is over.
+    #[must_use]
+    pub fn with_lease(self, lease: Lease) -> Self {
+        Self { lease: Some(lease), ..self }
     }
 }
 
@@ -289,6 +343,8 @@ impl Grant {
 pub enum Limit {
     /// The pool's quota.
     Quota,
+    /// Tickets that stand before the claim; use and size are the pool's.
+    Queue,
     /// The cap on a scope.
     Cap(Scope),
 }
@@ -297,6 +353,7 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Quota => f.write_str("quota of the pool"),
+            Self::Queue => f.write_str("tickets stand before it"),
             Self::Cap(scope) => write!(f, "cap of {scope}"),
         }
     }
@@ -342,7 +399,9 @@ impl Outcome {
     pub fn status(&self) -> AllocationStatus {
         match self {
             Self::Granted(_) => AllocationStatus::Granted,
-            Self::Refused(Refusal { limit: Limit::Quota, .. }) => AllocationStatus::Exhausted,
+            Self::Refused(Refusal { limit: Limit::Quota | Limit::Queue, .. }) => {
+                AllocationStatus::Exhausted
+            }
             Self::Refused(Refusal { limit: Limit::Cap(_), .. }) => {
                 AllocationStatus::NamespaceQuotaExceeded
             }
@@ -358,6 +417,34 @@ impl Outcome {
     }
 }
 
+/// One of several claims that are granted all or none.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "made by the caller")]
+pub struct Joint {
+    /// The pool.
+    pub pool: PoolName,
+    /// What is asked of it.
+    pub claim: Claim,
+    /// The caps on the execution's scopes in this pool.
+    pub constraints: ResourceConstraintsSpec,
+}
+
+/// The answer to a claim of several pools.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "all are admitted or none")]
+#[must_use = "a claim that was not granted must not go ahead"]
+pub enum JointOutcome {
+    /// All tokens are held; the grants stand in the order of the claims.
+    Granted(Vec<Grant>),
+    /// Nothing was granted.
+    Refused {
+        /// The first pool that refused.
+        pool: PoolName,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
 /// The answer to a release, which succeeds either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "a token was held or it was not")]
@@ -365,6 +452,8 @@ pub enum Released {
     /// The token was held and its units are back: 0 for a token that another writer put into the
     /// pool and that was never counted.
     Units(u64),
+    /// The token was waiting; its ticket is withdrawn.
+    Withdrawn,
     /// The token was not held, at least not by this execution; nothing was changed.
     NotHeld,
 }

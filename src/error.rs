@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 
+use crate::claim::Limit;
 use crate::name::{Member, PoolName};
 
 /// The result of every fallible call of this crate.
@@ -59,6 +60,24 @@ pub enum Error {
         held_units: u64,
         /// Name of the execution that holds it.
         held_by: String,
+    },
+    /// The claim asks for more units than it could ever get, so that waiting is in vain.
+    #[error("{units} unit(s) of {pool} can never be granted: the {limit} is {size}")]
+    NeverGranted {
+        /// The pool.
+        pool: PoolName,
+        /// Units asked for.
+        units: u64,
+        /// The limit that is too small.
+        limit: Limit,
+        /// Its size in units.
+        size: u64,
+    },
+    /// Another writer put the token into the pool, so it has no lease to renew.
+    #[error("{member} was put into the pool by another writer; claim it, or repair the pool, to adopt it")]
+    Foreign {
+        /// The member.
+        member: Member,
     },
     /// The pool exists already and was left as it is.
     #[error("pool {pool} exists already with quota {quota}")]
@@ -153,6 +172,8 @@ impl Error {
                 | Self::RegistrationClosed { .. }
                 | Self::UnknownNamespace { .. }
                 | Self::Conflict { .. }
+                | Self::NeverGranted { .. }
+                | Self::Foreign { .. }
         )
     }
 

@@ -15,11 +15,12 @@ mod proxy;
 #[cfg(feature = "redis")]
 mod redis;
 mod registrar;
+mod ticket;
 
 pub use backend::Backend;
 pub use claim::{
-    AllocationStatus, Claim, Claimant, FencingNumber, Grant, Limit, Outcome, Quota, Refusal,
-    Released, ResourceConstraint, ResourceConstraintsSpec, Units,
+    AllocationStatus, Claim, Claimant, FencingNumber, Grant, Joint, JointOutcome, Lease, Limit,
+    Outcome, Quota, Refusal, Released, ResourceConstraint, ResourceConstraintsSpec, Units,
 };
 pub use config::{BackendType, Config, RedisConfig};
 pub use error::{Error, Result};
@@ -32,9 +33,13 @@ pub use name::{
 pub use noop::NoopBackend;
 pub use pool::{
     CheckReport, Cursor, Deletion, Drift, GrantRecord, Holding, HoldingsPage, PoolQuota, PoolUsage,
-    QuotaChange, RepairReport,
+    QuotaChange, RepairReport, Revocation, RevocationRecord,
 };
 pub use proxy::{ResourcePoolInfo, TaskResourceManager};
 #[cfg(feature = "redis")]
 pub use redis::RedisBackend;
 pub use registrar::{PluginRegistrar, Registrar, ResourceRegistrar};
+pub use ticket::{
+    Channel, Inbox, Notice, Order, Priority, QueueChange, Renewal, Renewed, Ticket, TicketRecord,
+    TicketRequest, TicketsPage, Turn, Weight,
+};

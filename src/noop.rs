@@ -1,14 +1,21 @@
 //! The backend that grants everything and keeps nothing, Flyte's default.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use tokio::sync::mpsc;
 
 use crate::backend::Backend;
-use crate::claim::{Claim, Claimant, Grant, Outcome, Released};
+use crate::claim::{Claim, Claimant, Grant, Joint, JointOutcome, Outcome, Released};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
 use crate::pool::{
     CheckReport, Cursor, Deletion, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, RepairReport,
+    Revocation, RevocationRecord,
+};
+use crate::ticket::{
+    Channel, Inbox, QueueChange, Renewal, Renewed, TicketRequest, TicketsPage, Turn,
 };
 
 /// Grants every claim and keeps nothing: no quotas, no caps, no fencing numbers.
@@ -21,6 +28,10 @@ impl NoopBackend {
     pub const fn new() -> Self {
         Self
     }
+}
+
+fn granted(claim: &Claim) -> Grant {
+    Grant::new(claim.units, None, false)
 }
 
 fn unknown<T>(pool: &PoolName) -> Result<T> {
@@ -43,8 +54,38 @@ impl Backend for NoopBackend {
         _: Claimant<'_>,
         claims: &[Claim],
     ) -> Result<Vec<Result<Outcome>>> {
-        let grant = |claim: &Claim| Ok(Outcome::Granted(Grant::new(claim.units, None, false)));
-        Ok(claims.iter().map(grant).collect())
+        Ok(claims.iter().map(|claim| Ok(Outcome::Granted(granted(claim)))).collect())
+    }
+
+    async fn wait(
+        &self,
+        _: &PoolName,
+        _: Claimant<'_>,
+        claim: &Claim,
+        _: &TicketRequest,
+    ) -> Result<Turn> {
+        Ok(Turn::Granted(granted(claim)))
+    }
+
+    async fn allocate_all(&self, _: Claimant<'_>, claims: &[Joint]) -> Result<JointOutcome> {
+        Ok(JointOutcome::Granted(claims.iter().map(|joint| granted(&joint.claim)).collect()))
+    }
+
+    async fn renew(
+        &self,
+        _: &PoolName,
+        renewals: &[Renewal<'_>],
+    ) -> Result<Vec<Result<Renewed>>> {
+        Ok(renewals.iter().map(|_| Ok(Renewed::Held(None))).collect())
+    }
+
+    async fn listen(&self) -> Result<Inbox> {
+        let (_, notices) = mpsc::unbounded_channel();
+        Ok(Inbox { channel: Channel::new("none".to_owned()), notices })
+    }
+
+    async fn detached(&self) -> Result<Arc<dyn Backend>> {
+        Ok(Arc::new(*self))
     }
 
     async fn release(
@@ -56,8 +97,20 @@ impl Backend for NoopBackend {
         Ok(vec![Released::NotHeld; tokens.len()])
     }
 
-    async fn release_member(&self, _: &PoolName, _: &Member) -> Result<Released> {
+    async fn revoke(&self, _: &PoolName, _: &Member, _: &Revocation) -> Result<Released> {
         Ok(Released::NotHeld)
+    }
+
+    async fn revocations(&self, pool: &PoolName, _: usize) -> Result<Vec<RevocationRecord>> {
+        unknown(pool)
+    }
+
+    async fn change_queue(&self, pool: &PoolName, _: &QueueChange) -> Result<()> {
+        unknown(pool)
+    }
+
+    async fn tickets(&self, pool: &PoolName, _: Cursor, _: usize) -> Result<TicketsPage> {
+        unknown(pool)
     }
 
     async fn change_quota(&self, pool: &PoolName, change: QuotaChange) -> Result<PoolQuota> {

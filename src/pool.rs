@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::claim::{FencingNumber, Quota, Units};
+use crate::error::Result;
 use crate::execution::Scope;
-use crate::name::Member;
+use crate::name::{Member, check_printable};
+use crate::ticket::{Order, Weight};
 
 /// A change to a pool's quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +75,12 @@ pub struct PoolUsage {
     pub holders: u64,
     /// The next grant's fencing number.
     pub next_fencing_number: FencingNumber,
+    /// Number of tickets that wait.
+    pub tickets: u64,
+    /// The order in which they get their turn.
+    pub order: Order,
+    /// Weights of projects in the order [`Order::Fair`], as far as they were set.
+    pub weights: BTreeMap<String, Weight>,
     /// Units in use per scope. Read in pages, so under way it may differ from `in_use`.
     pub scopes: BTreeMap<Scope, u64>,
 }
@@ -101,6 +109,53 @@ pub struct Holding {
     pub member: Member,
     /// Its record; none if another writer put the member into the pool and nobody repaired it yet.
     pub record: Option<GrantRecord>,
+    /// What is left of its lease; none if it is held until released.
+    pub lease_left: Option<Duration>,
+}
+
+/// Who takes units away, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Revocation {
+    operator: String,
+    reason: String,
+}
+
+impl Revocation {
+    /// A revocation by this operator for this reason.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](crate::Error::InvalidArgument) if one of them is empty, longer than 255 bytes or has control
+    /// characters.
+    pub fn new(operator: &str, reason: &str) -> Result<Self> {
+        check_printable("operator", operator)?;
+        check_printable("reason", reason)?;
+        Ok(Self { operator: operator.to_owned(), reason: reason.to_owned() })
+    }
+
+    /// Who.
+    pub fn operator(&self) -> &str {
+        &self.operator
+    }
+
+    /// Why.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+/// What was written down of a revocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RevocationRecord {
+    /// When, by the backend's clock, in whole milliseconds.
+    pub at: SystemTime,
+    /// The member that lost its units or its ticket.
+    pub member: Member,
+    /// Who took them.
+    pub operator: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// Where a listing goes on.
@@ -153,12 +208,19 @@ pub struct CheckReport {
     pub unrecorded: Vec<Member>,
     /// Members whose record is left while they are gone: another writer removed them.
     pub removed: Vec<Member>,
+    /// Number of tickets.
+    pub tickets: u64,
+    /// Whether the queue has lost some of them, or has some that no longer exist.
+    pub queue_is_broken: bool,
 }
 
 impl CheckReport {
     /// Whether counters, records and members agree.
     pub fn is_clean(&self) -> bool {
-        self.drift.is_empty() && self.unrecorded.is_empty() && self.removed.is_empty()
+        self.drift.is_empty()
+            && self.unrecorded.is_empty()
+            && self.removed.is_empty()
+            && !self.queue_is_broken
     }
 }
 

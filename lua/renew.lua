@@ -1,0 +1,67 @@
+-- Renews leases and tickets, ends what is over, and hands units on.
+--
+-- KEYS[1] pool: SET of granted members
+-- KEYS[2] usage: HASH of the pool's counters
+-- KEYS[3] grants: HASH of the grants' records
+-- KEYS[4] leases: ZSET of members by the end of their leases
+-- KEYS[5] tickets: HASH of the tickets' records
+-- KEYS[6] queue: ZSET of the tickets by rank
+-- KEYS[7] lines: ZSET of the tickets by domain, of the domains by project
+-- KEYS[8] turns: ZSET of the projects whose turn it may be
+-- KEYS[9] shares: ZSET of the projects' fair shares
+-- ARGV[1..] member, execution, lease: of each; execution is its name, the lease or ticket ends after so many milliseconds
+-- Returns an array with an answer (see README.md) per member: held, queued, unheld, conflict, foreign; or one answer for
+-- all: unregistered, newer
+-- Cost: 5 commands for any number of leases, of which three are in proportion to it; 2 more where tickets are among them;
+-- more while tickets wait or a lease has ended, logarithmic in their number
+
+local call = redis.call
+local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
+
+local state = call('HMGET', usage, 'schema', 'due', 'tickets')
+if state[1] ~= '1' then return state[1] and 'newer ' .. state[1] or 'unregistered' end
+local time, due = call('TIME'), state[2]
+local millis = math.floor(time[1] * 1000 + time[2] / 1000)
+if state[3] or due and millis >= due + 0 then
+  --- include queue.lua
+  settle()
+  due = call('HGET', usage, 'due')
+end
+
+local members, answers = {}, {}
+for i = 1, #ARGV, 3 do members[#members + 1] = ARGV[i] end
+if #members == 0 then return answers end
+local records, filed = call('HMGET', grants, unpack(members)), nil
+
+local renewed, soonest = {}, nil
+for i, member in ipairs(members) do
+  local execution, record, answer = ARGV[3 * i - 1], records[i], 'unheld'
+  local units, fence, held_by
+  if record then
+    units, fence, held_by = string.match(record, '^(%d+) (%d+) %d+ %S+ (.*)$')
+    answer = 'held ' .. (fence or 0)
+  else
+    filed = filed or state[3] and call('HMGET', tickets, unpack(members)) or {}
+    if filed[i] then
+      units, held_by = string.match(filed[i], '^(%d+) %d+ %S+ %S+ %d+ %S+ %S+ (.*)$')
+      answer = 'queued'
+    end
+  end
+  if not held_by then
+    if call('SISMEMBER', pool, member) == 1 then answer = 'foreign' end
+  elseif held_by ~= execution then
+    answer = 'conflict ' .. units .. ' ' .. held_by
+  else
+    local ends = millis + ARGV[3 * i]
+    if not soonest or ends < soonest then soonest = ends end
+    renewed[#renewed + 1] = string.format('%.0f', ends)
+    renewed[#renewed + 1] = member
+  end
+  answers[i] = answer
+end
+if soonest then
+  -- What has no lease gets none.
+  call('ZADD', leases, 'XX', unpack(renewed))
+  if due and soonest < due + 0 then call('HSET', usage, 'due', string.format('%.0f', soonest)) end
+end
+return answers

@@ -1,0 +1,223 @@
+-- A pool's queue: giving back what ended, and handing units on to the tickets whose turn it is.
+--
+-- Stands for the line that includes it; README.md says what the keys hold. Expects the locals call, pool, usage, grants,
+-- leases, tickets, queue, lines, turns and shares.
+
+-- Most leases to end, and most tickets to grant to, in one call; what is left is due at once and done by the next.
+local ENDED, HANDED = 20, 100
+-- Virtual time of one unit at weight 1, in the order of fair shares.
+local UNIT = 1000000
+-- What one level of priority is worth, in microseconds of waiting.
+local LEVEL = 30000000
+
+local order, issued, issue_limit, quota, virtual, now
+
+local function text(number) return string.format('%.0f', number) end
+
+local function scope_of(member) return string.match(member, '^ex:([^:]*):([^:]*):') end
+
+-- Reads the clock and the pool's state; returns the clock in whole milliseconds.
+local function look()
+  now = call('TIME')
+  local state = call('HMGET', usage, 'issued', 'issue_limit', 'quota', 'order', 'virtual')
+  issued, issue_limit, quota, order, virtual = state[1] + 0, state[2] + 0, state[3] + 0, state[4], (state[5] or 0) + 0
+  return math.floor(now[1] * 1000 + now[2] / 1000)
+end
+
+-- Sets when what a member has ends by itself, in milliseconds of the server's clock.
+local function lasts(member, ends)
+  ends = text(ends)
+  call('ZADD', leases, ends, member)
+  local due = call('HGET', usage, 'due')
+  if not due or ends + 0 < due + 0 then call('HSET', usage, 'due', ends) end
+end
+
+-- Changes the counters of a scope, without leaving zeros.
+local function count(project, domain, units)
+  for _, field in ipairs({ 'p:' .. project, 'd:' .. project .. ':' .. domain }) do
+    if call('HINCRBY', usage, field, units) == 0 then call('HDEL', usage, field) end
+  end
+end
+
+-- What stands first in a line: its rank, and the ticket's member or the domain's name.
+local function first(line)
+  local entry = call('ZRANGEBYLEX', lines, '[' .. line .. ' ', '(' .. line .. '!', 'LIMIT', 0, 1)[1]
+  if entry then return string.match(entry, ' (%d+) (.*)$') end
+end
+
+-- Gives a project its turn by the first of its domains that may run, or takes the turn away if there is none.
+local function open_project(project)
+  local rank = first(project)
+  if not rank then
+    call('ZREM', turns, project)
+  elseif order ~= 'fair' then
+    call('ZADD', turns, rank, project)
+  elseif not call('ZSCORE', turns, project) then
+    call('ZADD', turns, text(math.max(virtual, (call('ZSCORE', shares, project) or 0) + 0)), project)
+  end
+end
+
+-- Lets the first ticket of a domain, and its project, be looked at again.
+local function open(project, domain)
+  local rank = first(project .. ':' .. domain)
+  if rank then call('ZADD', lines, 0, project .. ' ' .. rank .. ' ' .. domain) end
+  open_project(project)
+end
+
+-- Takes a ticket out of the queue.
+local function dequeue(member, rank, project, domain)
+  call('HDEL', tickets, member)
+  call('ZREM', queue, member)
+  call('ZREM', lines, project .. ':' .. domain .. ' ' .. rank .. ' ' .. member, project .. ' ' .. rank .. ' ' .. domain)
+  if call('HINCRBY', usage, 'tickets', -1) == 0 then call('HDEL', usage, 'tickets') end
+end
+
+-- Withdraws a ticket: it will not run.
+local function withdraw(member, record)
+  local project, domain = scope_of(member)
+  dequeue(member, string.match(record, '^%d+ (%d+) '), project, domain)
+  call('ZREM', leases, member)
+  open(project, domain)
+end
+
+-- Gives back what a member holds.
+local function free(member, units)
+  call('SREM', pool, member)
+  call('HDEL', grants, member)
+  call('ZREM', leases, member)
+  call('HINCRBY', usage, 'issue_limit', units)
+  issue_limit = issue_limit + units
+  local project, domain = scope_of(member)
+  if not project then return end
+  count(project, domain, '-' .. units)
+  open(project, domain)
+end
+
+-- Records a grant and counts its units.
+local function grant(member, units, holder, execution, project, domain)
+  local fence = text(issued)
+  call('SADD', pool, member)
+  call('HSET', grants, member, units .. ' ' .. fence .. ' ' .. now[1] .. ' ' .. holder .. ' ' .. execution)
+  call('HINCRBY', usage, 'issued', units)
+  call('HINCRBY', usage, 'p:' .. project, units)
+  call('HINCRBY', usage, 'd:' .. project .. ':' .. domain, units)
+  issued = issued + units
+  return fence
+end
+
+-- A ticket's record in parts: units, rank, project cap, domain cap, since, channel, holder, execution.
+local function parts(record)
+  return string.match(record, '^(%d+) (%d+) (%S+) (%S+) (%d+) (%S+) (%S+) (.*)$')
+end
+
+-- Whether units more would exceed a cap of a scope.
+local function exceeds(field, units, cap)
+  return cap ~= '-' and (call('HGET', usage, field) or 0) + units > cap + 0
+end
+
+local function tell(channel, message)
+  if channel ~= '-' then call('PUBLISH', channel, message) end
+end
+
+-- Hands free units on to the tickets whose turn it is. What a cap of its own scope stops loses its turn until the scope's
+-- units come back; what the quota stops keeps its turn, and all others wait behind it. Returns whether that is all.
+local function hand_on(millis)
+  for _ = 1, HANDED do
+    local turn = call('ZRANGE', turns, 0, 0, 'WITHSCORES')
+    local project = turn[1]
+    if not project then return true end
+    local rank, domain = first(project)
+    local member, record
+    if rank then
+      _, member = first(project .. ':' .. domain)
+      record = member and call('HGET', tickets, member)
+    end
+    if not rank then
+      call('ZREM', turns, project)
+    elseif not record then
+      call('ZREM', lines, project .. ' ' .. rank .. ' ' .. domain)
+    else
+      local units, _, project_cap, domain_cap, _, channel, holder, execution = parts(record)
+      if exceeds('p:' .. project, units, project_cap) then
+        call('ZREM', turns, project)
+      elseif exceeds('d:' .. project .. ':' .. domain, units, domain_cap) then
+        call('ZREM', lines, project .. ' ' .. rank .. ' ' .. domain)
+        open_project(project)
+      elseif (call('ZSCORE', leases, member) or 0) + 0 <= millis then
+        withdraw(member, record)
+      elseif units + 0 > quota then
+        withdraw(member, record)
+        tell(channel, 'gone ' .. pool .. ' ' .. member)
+      elseif issued + units > issue_limit then
+        return true
+      else
+        dequeue(member, rank, project, domain)
+        local fence = grant(member, units, holder, execution, project, domain)
+        if order == 'fair' then
+          virtual = turn[2] + 0
+          local weight = call('HGET', usage, 'w:' .. project) or 1
+          local finish = text(virtual + math.max(math.floor(units * UNIT / weight), 1))
+          call('ZADD', shares, finish, project)
+          call('ZREM', turns, project)
+          for _, past in ipairs(call('ZRANGEBYSCORE', shares, '-inf', text(virtual), 'LIMIT', 0, 2)) do
+            call('ZREM', shares, past)
+          end
+          call('HSET', usage, 'virtual', text(virtual))
+        end
+        open(project, domain)
+        tell(channel, 'granted ' .. fence .. ' ' .. pool .. ' ' .. member)
+      end
+    end
+  end
+  return false
+end
+
+-- Ends the leases that are over, oldest first, hands units on, and notes when something is due next.
+local function settle()
+  local millis = look()
+  local ended = call('ZRANGEBYSCORE', leases, '-inf', millis, 'LIMIT', 0, ENDED)
+  for _, member in ipairs(ended) do
+    local record = call('HGET', grants, member)
+    local units = record and string.match(record, '^(%d+) ')
+    if units then
+      free(member, units)
+    else
+      local ticket = call('HGET', tickets, member)
+      if ticket then withdraw(member, ticket) else call('ZREM', leases, member) end
+    end
+  end
+  local done = hand_on(millis) and #ended < ENDED
+  local earliest = done and call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2]
+  if earliest then
+    call('HSET', usage, 'due', earliest)
+  elseif done then
+    call('HDEL', usage, 'due')
+  else
+    call('HSET', usage, 'due', '0')
+  end
+  return millis
+end
+
+-- Writes a ticket's record.
+local function file(member, units, rank, project_cap, domain_cap, since, channel, holder, execution)
+  call('HSET', tickets, member, units .. ' ' .. rank .. ' ' .. project_cap .. ' ' .. domain_cap .. ' ' .. since .. ' '
+    .. channel .. ' ' .. holder .. ' ' .. execution)
+end
+
+-- Gives a new ticket its place.
+local function enqueue(member, units, project, domain, project_cap, domain_cap, priority, channel, holder, execution)
+  local number = math.max(now[1] * 1000000 + now[2], (call('HGET', usage, 'ticket') or 0) + 1)
+  call('HSET', usage, 'ticket', text(number))
+  local rank = string.format('%016.0f', order == 'priority' and number - priority * LEVEL or number)
+  file(member, units, rank, project_cap, domain_cap, now[1], channel, holder, execution)
+  call('HINCRBY', usage, 'tickets', 1)
+  call('ZADD', queue, rank, member)
+  local line = project .. ':' .. domain
+  local was_first = first(line)
+  call('ZADD', lines, 0, line .. ' ' .. rank .. ' ' .. member)
+  local _, first_member = first(line)
+  if first_member == member then
+    if was_first then call('ZREM', lines, project .. ' ' .. was_first .. ' ' .. domain) end
+    open(project, domain)
+  end
+end
