@@ -124,7 +124,7 @@ end
 -- Another writer holds it without a record, so it was never counted: from now on it is.
 if added == 1 or call('SISMEMBER', pool, member) == 1 then return granted() end
 
-local function pool_full() return 'pool ' .. text(issued) .. ' ' .. text(issue_limit) .. ' ' .. text(quota) end
+local function of_pool(word) return word .. text(issued) .. ' ' .. text(issue_limit) .. ' ' .. text(quota) end
 -- The cap that stops the claim now, the wider one first.
 local function cap_full()
   for _, limit in ipairs({ { 'project ', project, project_cap }, { 'domain ', domain, domain_cap } }) do
@@ -143,12 +143,12 @@ local function turn()
   end
   local due_next = call('HGET', usage, 'due')
   local wait = due_next and text(math.max(due_next - millis, 0)) or '-'
-  return 'waiting ' .. call('ZRANK', queue, member) + 1 .. ' ' .. wait .. ' ' .. (cap_full() or pool_full())
+  return 'waiting ' .. call('ZRANK', queue, member) + 1 .. ' ' .. wait .. ' ' .. (cap_full() or of_pool('pool '))
 end
 
 local filed = call('HGET', tickets, member)
 if filed then
-  if ticket == '-' then return 'queue ' .. pool_full() end
+  if ticket == '-' then return of_pool('queue ') end
   local filed_units, rank, _, _, since, _, _, filed_by = parts(filed)
   if filed_units ~= units or filed_by ~= execution then return 'conflict ' .. filed_units .. ' ' .. filed_by end
   lasts(member, millis + ticket)
@@ -163,7 +163,7 @@ if ticket ~= '-' then
   if domain_cap ~= '-' and units + 0 > domain_cap + 0 then return 'never domain ' .. domain_cap end
 end
 local before = call('EXISTS', turns) == 1 or first(project_name) or first(project_name .. ':' .. domain_name)
-local refusal = issued + units > issue_limit and pool_full() or before and 'queue ' .. pool_full() or cap_full()
+local refusal = issued + units > issue_limit and of_pool('pool ') or before and of_pool('queue ') or cap_full()
 if not refusal then return granted() end
 if ticket == '-' then return refusal end
 lasts(member, millis + ticket)

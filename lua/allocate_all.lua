@@ -34,10 +34,10 @@ local function decide(member, units, execution, _, project, domain, project_cap,
     return nil, 'held ' .. held_fence
   end
   if call('SISMEMBER', pool, member) == 1 then return nil, 'granted' end
-  local line = 'pool ' .. text(issued) .. ' ' .. text(issue_limit) .. ' ' .. text(quota)
-  if issued + units > issue_limit then return line end
+  local numbers = text(issued) .. ' ' .. text(issue_limit) .. ' ' .. text(quota)
+  if issued + units > issue_limit then return 'pool ' .. numbers end
   if call('EXISTS', turns) == 1 or first(string.sub(project, 3)) or first(string.sub(domain, 3)) then
-    return 'queue ' .. line
+    return 'queue ' .. numbers
   end
   for _, limit in ipairs({ { 'project ', project, project_cap }, { 'domain ', domain, domain_cap } }) do
     local in_use = call('HGET', usage, limit[2]) or '0'

@@ -18,8 +18,7 @@
 -- ARGV[4] domain: field d:<project>:<domain> of usage
 -- ARGV[5] project_cap: most units of the project, or -
 -- ARGV[6] domain_cap: most units of the domain, or -
--- ARGV[7] lease: milliseconds, or - to hold until released
--- ARGV[8..] member, units: of each claim
+-- ARGV[7..] member, units, lease: of each claim; the lease in milliseconds, or - to hold until released
 -- Returns an array with an answer (see README.md) per claim: granted, held, conflict, pool, project, domain, queue; or one
 -- answer for all: unregistered, newer
 -- Cost: 5 commands, and 2 for each granted (3 with a lease) or 1 for each refused claim; more while tickets wait or a
@@ -27,7 +26,7 @@
 
 local call, pcall = redis.call, redis.pcall
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
-local execution, holder, project, domain, project_cap, domain_cap, lease = unpack(ARGV, 1, 7)
+local execution, holder, project, domain, project_cap, domain_cap = unpack(ARGV, 1, 6)
 
 local counters = call('HMGET', usage, 'issued', 'issue_limit', 'quota', project, domain, 'schema', 'due', 'tickets')
 if not counters[2] then
@@ -47,17 +46,17 @@ local issued, limit, quota = counters[1] + 0, counters[2] + 0, counters[3] + 0
 local in_project, in_domain, due = (counters[4] or 0) + 0, (counters[5] or 0) + 0, counters[7]
 project_cap, domain_cap = tonumber(project_cap), tonumber(domain_cap)
 local tail = ' ' .. time[1] .. ' ' .. holder .. ' ' .. execution
-local ends = lease ~= '-' and string.format('%.0f', millis + lease)
 
-local answers, taken, leased = {}, 0, false
-for i = 8, #ARGV, 2 do
-  local member, units, answer = ARGV[i], ARGV[i + 1], nil
+local answers, taken, soonest = {}, 0, nil
+local last_lease, ends
+for i = 7, #ARGV, 3 do
+  local member, units, lease, answer = ARGV[i], ARGV[i + 1], ARGV[i + 2], nil
   local fence = string.format('%.0f', issued)
   local added, take
   if issued + units > limit then
     answer = 'pool ' .. fence .. ' ' .. counters[2] .. ' ' .. counters[3]
   elseif before then
-    answer = 'queue pool ' .. fence .. ' ' .. counters[2] .. ' ' .. counters[3]
+    answer = 'queue ' .. fence .. ' ' .. counters[2] .. ' ' .. counters[3]
   elseif project_cap and in_project + units > project_cap then
     answer = 'project ' .. in_project .. ' ' .. project_cap
   elseif domain_cap and in_domain + units > domain_cap then
@@ -93,11 +92,15 @@ for i = 8, #ARGV, 2 do
     issued, taken = issued + units, taken + units
     in_project, in_domain = in_project + units, in_domain + units
   end
-  if ends and (take or held) then leased = call('ZADD', leases, ends, member) end
+  if lease ~= '-' and (take or held) then
+    if lease ~= last_lease then last_lease, ends = lease, string.format('%.0f', millis + lease) end
+    call('ZADD', leases, ends, member)
+    if not soonest or ends + 0 < soonest + 0 then soonest = ends end
+  end
   answers[#answers + 1] = answer
 end
 
-if leased and (not due or ends + 0 < due + 0) then call('HSET', usage, 'due', ends) end
+if soonest and (not due or soonest + 0 < due + 0) then call('HSET', usage, 'due', soonest) end
 if taken > 0 then
   taken = string.format('%.0f', taken)
   call('HINCRBY', usage, project, taken)

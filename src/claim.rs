@@ -429,6 +429,19 @@ pub struct Joint {
     pub constraints: ResourceConstraintsSpec,
 }
 
+impl Joint {
+    /// One pool decides about one claim of several, so that what it answers is about that.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "for other backends"))]
+    pub(crate) fn check_distinct(claims: &[Self]) -> Result<()> {
+        let mut pools: Vec<_> = claims.iter().map(|joint| &joint.pool).collect();
+        pools.sort_unstable();
+        match pools.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(Error::invalid("pools", pair[0], "must not name a pool twice")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The answer to a claim of several pools.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "all are admitted or none")]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::keys::{field_of_scope, scope_of_field};
+use super::keys::{PoolKeys, field_of_scope, scope_of_field};
 use super::remote::{BATCH, PAGE, RemotePool, unexpected};
 use super::reply::{Answer, Fields, pairs, parse_record};
 use super::scripts;
@@ -30,6 +30,8 @@ impl RemotePool<'_> {
             let whole = self.read_whole().await?;
             let found = whole.report();
             if found.is_clean() {
+                // What was corrected may be free for tickets.
+                self.renew(&[]).await?;
                 return Ok(report);
             }
             if found.unrecorded.is_empty() && found.removed.is_empty() {
@@ -59,16 +61,18 @@ impl RemotePool<'_> {
     async fn try_read_whole(&self) -> Result<Option<Whole>> {
         let mut whole: Option<Whole> = None;
         let mut cursors = ["0"; 3].map(str::to_owned);
+        let PoolKeys { pool, usage, grants, tickets, queue, .. } = &self.keys;
         loop {
-            let mut call = scripts::CHECK.on(&self.keys.all());
+            let mut call = scripts::CHECK.on(&[pool, usage, grants, tickets, queue]);
             call.arg(&cursors).arg(PAGE);
             let mut fields = self.call_for_fields(&call).await?;
             let wrong = || unexpected(call.operation(), "not a page");
             let version = Version::read(&mut fields).ok_or_else(wrong)?;
+            let tickets = Tickets::read(&mut fields).ok_or_else(wrong)?;
             let so_far = match &mut whole {
                 Some(so_far) if so_far.version != version => return Ok(None),
                 Some(so_far) => so_far,
-                None => whole.insert(Whole::new(version).ok_or_else(wrong)?),
+                None => whole.insert(Whole::new(version, tickets).ok_or_else(wrong)?),
             };
             so_far.add_page(&mut fields, &mut cursors).ok_or_else(wrong)?;
             if cursors.iter().all(String::is_empty) {
@@ -146,10 +150,29 @@ impl Version {
     }
 }
 
+/// How many tickets there are, by three ways of counting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tickets {
+    counted: u64,
+    records: u64,
+    ranks: u64,
+}
+
+impl Tickets {
+    pub(super) fn read(fields: &mut Fields) -> Option<Self> {
+        Some(Self {
+            counted: fields.number()?,
+            records: fields.number()?,
+            ranks: fields.number()?,
+        })
+    }
+}
+
 /// Everything a pool keeps, at one moment.
 #[derive(Debug)]
 pub(super) struct Whole {
     pub(super) version: Version,
+    tickets: Tickets,
     in_use: i64,
     members: HashSet<Member>,
     counters: BTreeMap<Scope, i64>,
@@ -158,8 +181,9 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    pub(super) fn new(version: Version) -> Option<Self> {
+    pub(super) fn new(version: Version, tickets: Tickets) -> Option<Self> {
         Some(Self {
+            tickets,
             in_use: version.in_use()?,
             version,
             members: HashSet::new(),
@@ -221,6 +245,9 @@ impl Whole {
             drift: self.recorded().drift(self.in_use, &self.counters),
             unrecorded,
             removed,
+            tickets: self.tickets.records,
+            queue_is_broken: self.tickets.counted != self.tickets.records
+                || self.tickets.ranks != self.tickets.records,
         }
     }
 }

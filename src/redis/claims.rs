@@ -1,18 +1,23 @@
-//! Claiming and releasing: the calls that have to be fast.
+//! Claiming, renewing and releasing: the calls that have to be fast.
 
 use redis::Value;
 
-use super::keys::ScopeFields;
+use super::connect::Connections;
+use super::keys::{PoolKeys, ScopeFields};
 use super::remote::{BATCH, RemotePool, unexpected};
-use super::reply::{Answer, Full};
+use super::reply::{Answer, Fields, Full, What};
 use super::scripts::{self, Call};
-use crate::claim::{Claim, Claimant, FencingNumber, Grant, Limit, Outcome, Refusal, Released};
+use crate::claim::{
+    Claim, Claimant, FencingNumber, Grant, Joint, JointOutcome, Lease, Limit, Outcome, Refusal,
+    Released, ResourceConstraintsSpec,
+};
 use crate::error::{Error, Result};
 use crate::execution::{ExecutionId, Scope};
 use crate::name::{AllocationToken, Member};
+use crate::ticket::{Renewal, Renewed, Ticket, TicketRequest, Turn};
 
-/// Releases whoever holds: no execution has an empty name.
-const ANY_EXECUTION: &str = "";
+/// Stands for an argument that is not given.
+const NONE: &str = "-";
 
 impl RemotePool<'_> {
     pub(super) async fn allocate(
@@ -21,17 +26,16 @@ impl RemotePool<'_> {
         claims: &[Claim],
     ) -> Result<Vec<Result<Outcome>>> {
         let answers = match claims {
-            [claim] => {
-                let mut call = scripts::ALLOCATE.on(&self.keys.all());
-                add_claim(&mut call, claimant, claim);
-                add_claimant(&mut call, claimant);
-                vec![self.call(&call).await?]
-            }
+            [claim] => vec![self.call(&self.single(claimant, claim, None)).await?],
             claims => {
                 let batch = |claims: &[Claim]| {
                     let mut call = scripts::ALLOCATE_MANY.on(&self.keys.all());
                     add_claimant(&mut call, claimant);
-                    claims.iter().for_each(|claim| add_claim(&mut call, claimant, claim));
+                    add_caps(&mut call, claimant.constraints);
+                    for claim in claims {
+                        add_claim(&mut call, claimant, claim);
+                        add_lease(&mut call, claim.lease);
+                    }
                     call
                 };
                 let calls: Vec<_> = claims.chunks(BATCH).map(batch).collect();
@@ -41,11 +45,99 @@ impl RemotePool<'_> {
         if answers.len() != claims.len() {
             return Err(unexpected("allocate", format!("{} answers", answers.len())));
         }
-        claims
-            .iter()
-            .zip(&answers)
-            .map(|(claim, answer)| outcome(claimant, claim, answer))
-            .collect()
+        let decided = claims.iter().zip(&answers).map(|(claim, answer)| {
+            match decision(claimant.execution, claim, answer)? {
+                Ok(Decision::Granted(grant)) => Ok(Ok(Outcome::Granted(grant))),
+                Ok(Decision::Full(full)) => {
+                    Ok(Ok(Outcome::Refused(refusal(claimant.execution, full))))
+                }
+                Ok(_) => Err(unexpected("allocate", answer)),
+                Err(error) => Ok(Err(error)),
+            }
+        });
+        decided.collect()
+    }
+
+    pub(super) async fn wait(
+        &self,
+        claimant: Claimant<'_>,
+        claim: &Claim,
+        ticket: &TicketRequest,
+    ) -> Result<Turn> {
+        let execution = claimant.execution;
+        let answer = self.call(&self.single(claimant, claim, Some(ticket))).await?;
+        match decision(execution, claim, &answer)?? {
+            Decision::Granted(grant) => Ok(Turn::Granted(grant)),
+            Decision::Waiting { position, retry_after, full } => {
+                let blocked_by = refusal(execution, full);
+                Ok(Turn::Waiting(Ticket { position, blocked_by, retry_after }))
+            }
+            Decision::Never { limit, size } => Err(Error::NeverGranted {
+                pool: self.name.clone(),
+                units: claim.units.get(),
+                limit: limit_of(execution, limit),
+                size,
+            }),
+            Decision::Full(_) => Err(unexpected("allocate", answer)),
+        }
+    }
+
+    fn single(
+        &self,
+        claimant: Claimant<'_>,
+        claim: &Claim,
+        ticket: Option<&TicketRequest>,
+    ) -> Call {
+        let mut call = scripts::ALLOCATE.on(&self.keys.all());
+        add_claim(&mut call, claimant, claim);
+        add_claimant(&mut call, claimant);
+        add_caps(&mut call, claimant.constraints);
+        add_lease(&mut call, claim.lease);
+        match ticket {
+            None => call.arg(&[NONE, "0", NONE]),
+            Some(ticket) => {
+                call.arg(ticket.time_to_live.millis()).arg(ticket.priority.get());
+                call.arg(ticket.channel.as_ref().map_or(NONE, |channel| channel.as_str()))
+            }
+        };
+        call
+    }
+
+    pub(super) async fn renew(&self, renewals: &[Renewal<'_>]) -> Result<Vec<Result<Renewed>>> {
+        let batch = |renewals: &[Renewal<'_>]| {
+            let mut call = scripts::RENEW.on(&self.keys.all());
+            for Renewal { execution, token, lease } in renewals {
+                call.arg(Member::new(execution, token).as_str());
+                call.arg(execution.name()).arg(lease.millis());
+            }
+            call
+        };
+        let calls: Vec<_> = match renewals {
+            [] => vec![batch(&[])],
+            renewals => renewals.chunks(BATCH).map(batch).collect(),
+        };
+        let answers = self.call_all(&calls).await?;
+        if answers.len() != renewals.len() {
+            return Err(unexpected("renew", format!("{} answers", answers.len())));
+        }
+        let renewed = |(renewal, answer): (&Renewal<'_>, &Value)| {
+            let member = || Member::new(renewal.execution, renewal.token);
+            match Answer::from_value(answer) {
+                Some(Answer::Held { fence }) => {
+                    Ok(Ok(Renewed::Held(Some(FencingNumber::new(fence)))))
+                }
+                Some(Answer::Queued) => Ok(Ok(Renewed::Waiting)),
+                Some(Answer::Released(Released::NotHeld)) => Ok(Ok(Renewed::Lost)),
+                Some(Answer::Conflict { units, execution }) => Ok(Err(Error::Conflict {
+                    member: member(),
+                    held_units: units,
+                    held_by: execution,
+                })),
+                Some(Answer::Foreign) => Ok(Err(Error::Foreign { member: member() })),
+                _ => Err(unexpected("renew", answer)),
+            }
+        };
+        renewals.iter().zip(&answers).map(renewed).collect()
     }
 
     pub(super) async fn release(
@@ -54,31 +146,15 @@ impl RemotePool<'_> {
         tokens: &[AllocationToken],
     ) -> Result<Vec<Released>> {
         let fields = ScopeFields::new(execution.project(), execution.domain());
-        let members: Vec<_> = tokens.iter().map(|token| Member::new(execution, token)).collect();
-        self.release_members(execution.name(), &fields, &members).await
-    }
-
-    pub(super) async fn release_member(&self, member: &Member) -> Result<Released> {
-        let fields = ScopeFields::of_member(member);
-        let members = std::slice::from_ref(member);
-        let released = self.release_members(ANY_EXECUTION, &fields, members).await?;
-        released.first().copied().ok_or_else(|| unexpected("release", "no answer"))
-    }
-
-    /// Releases members of one scope, of one execution or of [`ANY_EXECUTION`].
-    async fn release_members(
-        &self,
-        execution: &str,
-        fields: &ScopeFields,
-        members: &[Member],
-    ) -> Result<Vec<Released>> {
-        let batch = |members: &[Member]| {
+        let batch = |tokens: &[AllocationToken]| {
             let mut call = scripts::RELEASE.on(&self.keys.all());
-            call.arg(execution).arg(&fields.project).arg(&fields.domain);
-            call.arg(members.iter().map(Member::as_str).collect::<Vec<_>>());
+            call.arg(execution.name()).arg(&fields.project).arg(&fields.domain);
+            for token in tokens {
+                call.arg(Member::new(execution, token).as_str());
+            }
             call
         };
-        let calls: Vec<_> = members.chunks(BATCH).map(batch).collect();
+        let calls: Vec<_> = tokens.chunks(BATCH).map(batch).collect();
         let released = |answer: &Value| match Answer::from_value(answer) {
             Some(Answer::Released(released)) => Ok(released),
             _ => Err(unexpected("release", answer)),
@@ -87,50 +163,124 @@ impl RemotePool<'_> {
     }
 }
 
+/// Decides claims of several pools in one step.
+pub(super) async fn allocate_all(
+    connections: &Connections,
+    claimant: Claimant<'_>,
+    claims: &[Joint],
+) -> Result<JointOutcome> {
+    let operation = "allocate_all";
+    let execution = claimant.execution;
+    let pools: Vec<_> = claims.iter().map(|joint| PoolKeys::new(&joint.pool)).collect();
+    let keys: Vec<_> = pools.iter().flat_map(PoolKeys::all).collect();
+    let mut call = scripts::ALLOCATE_ALL.on(&keys);
+    for joint in claims {
+        add_claim(&mut call, claimant, &joint.claim);
+        add_claimant(&mut call, claimant);
+        add_caps(&mut call, joint.constraints);
+        add_lease(&mut call, joint.claim.lease);
+    }
+    // What is wrong with a key is found by the pool's own calls; here any pool may say it.
+    let Some(first) = claims.first() else { return Ok(JointOutcome::Granted(Vec::new())) };
+    let reply = RemotePool::new(connections, &first.pool).call(&call).await?;
+    let mut fields = Fields::new(reply).ok_or_else(|| unexpected(operation, "not an array"))?;
+    let refused = fields.number().ok_or_else(|| unexpected(operation, "no number"))?;
+    let answers = fields.values();
+    let Some(refused) = refused.checked_sub(1) else {
+        let grant = |(joint, answer): (&Joint, &Value)| match decision(
+            execution,
+            &joint.claim,
+            answer,
+        )?? {
+            Decision::Granted(grant) => Ok(grant),
+            _ => Err(unexpected(operation, answer)),
+        };
+        return claims.iter().zip(&answers).map(grant).collect::<Result<_>>().map(JointOutcome::Granted);
+    };
+    let joint = usize::try_from(refused).ok().and_then(|refused| claims.get(refused));
+    let (Some(joint), Some(answer)) = (joint, answers.into_iter().next()) else {
+        return Err(unexpected(operation, "no such pool"));
+    };
+    let answer = RemotePool::new(connections, &joint.pool).expect_pool(answer)?;
+    match decision(execution, &joint.claim, &answer)?? {
+        Decision::Full(full) => Ok(JointOutcome::Refused {
+            pool: joint.pool.clone(),
+            refusal: refusal(execution, full),
+        }),
+        _ => Err(unexpected(operation, answer)),
+    }
+}
+
 fn add_claim(call: &mut Call, claimant: Claimant<'_>, claim: &Claim) {
     let member = Member::new(claimant.execution, &claim.token);
     call.arg(member.as_str()).arg(claim.units.get());
 }
 
-/// Adds what both scripts want to know of the claimant, in their order.
 fn add_claimant(call: &mut Call, claimant: Claimant<'_>) {
-    let Claimant { execution, constraints, holder } = claimant;
+    let Claimant { execution, holder, .. } = claimant;
     let fields = ScopeFields::new(execution.project(), execution.domain());
     call.arg(execution.name()).arg(holder.as_str()).arg(fields.project).arg(fields.domain);
+}
+
+fn add_caps(call: &mut Call, constraints: ResourceConstraintsSpec) {
     for cap in [
         constraints.project_scope_resource_constraint,
         constraints.namespace_scope_resource_constraint,
     ] {
         match cap {
             Some(cap) => call.arg(cap.value()),
-            None => call.arg(""),
+            None => call.arg(NONE),
         };
     }
 }
 
-fn outcome(claimant: Claimant<'_>, claim: &Claim, answer: &Value) -> Result<Result<Outcome>> {
-    let execution = claimant.execution;
-    let project = || execution.project().to_owned();
-    let domain = || execution.domain().to_owned();
-    let (limit, in_use, size) = match Answer::from_value(answer) {
-        Some(Answer::Granted { fence }) => return Ok(Ok(granted(claim, fence, false))),
-        Some(Answer::Held { fence }) => return Ok(Ok(granted(claim, fence, true))),
+fn add_lease(call: &mut Call, lease: Option<Lease>) {
+    match lease {
+        Some(lease) => call.arg(lease.millis()),
+        None => call.arg(NONE),
+    };
+}
+
+/// What a script decided about one claim.
+enum Decision {
+    Granted(Grant),
+    Full(Full),
+    Waiting { position: u64, retry_after: Option<std::time::Duration>, full: Full },
+    Never { limit: What, size: u64 },
+}
+
+fn decision(execution: &ExecutionId, claim: &Claim, answer: &Value) -> Result<Result<Decision>> {
+    let granted = |fence, held_before| {
+        Decision::Granted(Grant::new(claim.units, Some(FencingNumber::new(fence)), held_before))
+    };
+    Ok(Ok(match Answer::from_value(answer) {
+        Some(Answer::Granted { fence }) => granted(fence, false),
+        Some(Answer::Held { fence }) => granted(fence, true),
+        Some(Answer::Full(full)) => Decision::Full(full),
+        Some(Answer::Waiting { position, retry_after, full }) => {
+            Decision::Waiting { position, retry_after, full }
+        }
+        Some(Answer::Never { limit, size }) => Decision::Never { limit, size },
         Some(Answer::Conflict { units, execution: held_by }) => {
             let member = Member::new(execution, &claim.token);
             return Ok(Err(Error::Conflict { member, held_units: units, held_by }));
         }
-        Some(Answer::Full(Full::Pool, in_use, size)) => (Limit::Quota, in_use, size),
-        Some(Answer::Full(Full::Project, in_use, size)) => {
-            (Limit::Cap(Scope::Project { project: project() }), in_use, size)
-        }
-        Some(Answer::Full(Full::Domain, in_use, size)) => {
-            (Limit::Cap(Scope::Domain { project: project(), domain: domain() }), in_use, size)
-        }
         _ => return Err(unexpected("allocate", answer)),
-    };
-    Ok(Ok(Outcome::Refused(Refusal::new(limit, in_use, size))))
+    }))
 }
 
-fn granted(claim: &Claim, fence: u64, held_before: bool) -> Outcome {
-    Outcome::Granted(Grant::new(claim.units, Some(FencingNumber::new(fence)), held_before))
+fn refusal(execution: &ExecutionId, full: Full) -> Refusal {
+    Refusal::new(limit_of(execution, full.limit), full.in_use, full.size)
+}
+
+fn limit_of(execution: &ExecutionId, what: What) -> Limit {
+    let project = execution.project().to_owned();
+    match what {
+        What::Pool => Limit::Quota,
+        What::Queue => Limit::Queue,
+        What::Project => Limit::Cap(Scope::Project { project }),
+        What::Domain => {
+            Limit::Cap(Scope::Domain { project, domain: execution.domain().to_owned() })
+        }
+    }
 }

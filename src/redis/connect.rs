@@ -22,8 +22,11 @@ use secrecy::ExposeSecret;
 use tokio::time::timeout;
 use url::Url;
 
+use super::keys::channel;
+use super::listeners::Listeners;
 use crate::config::RedisConfig;
 use crate::error::{Error, Result};
+use crate::ticket::{Channel, Inbox};
 
 /// Flyte's, when none is configured.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:6379";
@@ -47,6 +50,7 @@ pub(super) struct Connections {
     shared: Vec<ConnectionManager>,
     next: AtomicUsize,
     own: deadpool_redis::Pool,
+    listeners: Listeners,
     server: String,
     command_timeout: Duration,
     max_retries: usize,
@@ -69,7 +73,10 @@ impl Connections {
         let cannot_connect = |error| failure("connect", &server, error);
 
         let client = Client::open(info.clone()).map_err(cannot_connect)?;
+        let listeners = Listeners::default();
         let manager_config = ConnectionManagerConfig::new()
+            .set_push_sender(listeners.clone())
+            .set_automatic_resubscription()
             .set_connection_timeout(Some(config.connect_timeout))
             .set_response_timeout(None) // one timer a call is enough; `call` has it
             .set_number_of_retries(RECONNECT_ATTEMPTS)
@@ -105,6 +112,7 @@ impl Connections {
             shared,
             next: AtomicUsize::new(0),
             own,
+            listeners,
             command_timeout: config.command_timeout,
             max_retries: usize::try_from(config.max_retries).unwrap_or(usize::MAX),
             server,
@@ -151,6 +159,18 @@ impl Connections {
             self.within(sent).await?.into_iter().map(Value::extract_error).collect()
         })
         .await
+    }
+
+    /// Subscribes to a new channel of this process, on one of the shared connections.
+    pub(super) async fn listen(&self) -> Result<Inbox> {
+        let channel = channel(&uuid::Uuid::new_v4().simple().to_string());
+        let notices = self.listeners.open(&channel);
+        let subscribed = match self.shared.first() {
+            Some(connection) => self.within(connection.clone().subscribe(&channel)).await,
+            None => Ok(()),
+        };
+        subscribed.map_err(|error| self.error("listen", error))?;
+        Ok(Inbox { channel: Channel::new(channel), notices })
     }
 
     fn shared(&self) -> ConnectionManager {

@@ -1,7 +1,7 @@
 //! The only place that makes names for Redis: keys, and the fields of a pool's counters.
 
 use crate::execution::Scope;
-use crate::name::{Member, PoolName};
+use crate::name::PoolName;
 
 /// Id of the backend, the first part of every pool's key.
 pub(super) const BACKEND_ID: &str = "redisresourcemanager";
@@ -18,22 +18,61 @@ pub(super) struct PoolKeys {
     pub(super) usage: String,
     /// HASH of records.
     pub(super) grants: String,
+    /// ZSET of members by the end of their leases.
+    pub(super) leases: String,
+    /// HASH of the tickets' records.
+    pub(super) tickets: String,
+    /// ZSET of tickets by rank.
+    pub(super) queue: String,
+    /// ZSET of tickets by domain, of domains by project.
+    pub(super) lines: String,
+    /// ZSET of projects whose turn it may be.
+    pub(super) turns: String,
+    /// ZSET of projects' fair shares.
+    pub(super) shares: String,
+    /// STREAM of what operators took away.
+    pub(super) journal: String,
 }
 
 impl PoolKeys {
     pub(super) fn new(name: &PoolName) -> Self {
         let pool = [BACKEND_ID, ":", name.as_str()].concat();
+        let key = |what: &str| ["{", &pool, "}:", what].concat();
         Self {
-            usage: ["{", &pool, "}:usage"].concat(),
-            grants: ["{", &pool, "}:grants"].concat(),
+            usage: key("usage"),
+            grants: key("grants"),
+            leases: key("leases"),
+            tickets: key("tickets"),
+            queue: key("queue"),
+            lines: key("lines"),
+            turns: key("turns"),
+            shares: key("shares"),
+            journal: key("journal"),
             pool,
         }
     }
 
-    /// Pool, usage and grants, as most scripts want them.
-    pub(super) fn all(&self) -> [&str; 3] {
-        [&self.pool, &self.usage, &self.grants]
+    /// What most scripts want, because they may have to hand units on.
+    pub(super) fn all(&self) -> [&str; 9] {
+        let Self { pool, usage, grants, leases, tickets, queue, lines, turns, shares, .. } = self;
+        [pool, usage, grants, leases, tickets, queue, lines, turns, shares]
     }
+
+    /// All that there is of the pool.
+    pub(super) fn with_journal(&self) -> Vec<&str> {
+        self.all().into_iter().chain([&*self.journal]).collect()
+    }
+
+    /// Every key with the type of what it holds.
+    pub(super) fn types(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let types = ["set", "hash", "hash", "zset", "hash", "zset", "zset", "zset", "zset", "stream"];
+        self.with_journal().into_iter().zip(types)
+    }
+}
+
+/// The channel through which one process is told of its tickets.
+pub(super) fn channel(process: &str) -> String {
+    ["tokenpool:tickets:", process].concat()
 }
 
 /// The pool of a key, if it is one.
@@ -52,14 +91,6 @@ impl ScopeFields {
     pub(super) fn new(project: &str, domain: &str) -> Self {
         Self { project: ["p:", project].concat(), domain: ["d:", project, ":", domain].concat() }
     }
-
-    /// The fields of a member, empty if another writer formed it without a scope.
-    pub(super) fn of_member(member: &Member) -> Self {
-        match member.scope() {
-            Some((project, domain)) => Self::new(project, domain),
-            None => Self { project: String::new(), domain: String::new() },
-        }
-    }
 }
 
 /// The scope that a field of `usage` counts; none for the pool's own fields.
@@ -72,6 +103,11 @@ pub(super) fn scope_of_field(field: &str) -> Option<Scope> {
         }
         _ => None,
     }
+}
+
+/// The project of a field of `usage` that holds its weight.
+pub(super) fn project_of_weight(field: &str) -> Option<&str> {
+    field.strip_prefix("w:")
 }
 
 /// The field of `usage` that counts a scope.

@@ -4,10 +4,13 @@ mod audit;
 mod claims;
 mod connect;
 mod keys;
+mod listeners;
 mod operate;
 mod remote;
 mod reply;
 mod scripts;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use redis::Value;
@@ -16,14 +19,16 @@ use self::connect::{Connections, Lane};
 use self::keys::{POOLS, pool_of_key};
 use self::remote::{RemotePool, unexpected, wrong_type};
 use crate::backend::Backend;
-use crate::claim::{Claim, Claimant, Outcome, Released};
+use crate::claim::{Claim, Claimant, Joint, JointOutcome, Outcome, Released};
 use crate::config::RedisConfig;
 use crate::error::Result;
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
 use crate::pool::{
     CheckReport, Cursor, Deletion, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, RepairReport,
+    Revocation, RevocationRecord,
 };
+use crate::ticket::{Inbox, QueueChange, Renewal, Renewed, TicketRequest, TicketsPage, Turn};
 
 pub(crate) use self::connect::check_address;
 
@@ -34,6 +39,7 @@ pub(crate) use self::connect::check_address;
 #[derive(Debug)]
 pub struct RedisBackend {
     connections: Connections,
+    config: RedisConfig,
 }
 
 impl RedisBackend {
@@ -48,7 +54,7 @@ impl RedisBackend {
     ///
     /// Nothing is left behind if the future is dropped.
     pub async fn connect(config: &RedisConfig) -> Result<Self> {
-        Ok(Self { connections: Connections::open(config).await? })
+        Ok(Self { connections: Connections::open(config).await?, config: config.clone() })
     }
 
     /// Address of the server, without credentials.
@@ -102,8 +108,56 @@ impl Backend for RedisBackend {
         self.pool(pool).release(execution, tokens).await
     }
 
-    async fn release_member(&self, pool: &PoolName, member: &Member) -> Result<Released> {
-        self.pool(pool).release_member(member).await
+    async fn wait(
+        &self,
+        pool: &PoolName,
+        claimant: Claimant<'_>,
+        claim: &Claim,
+        ticket: &TicketRequest,
+    ) -> Result<Turn> {
+        self.pool(pool).wait(claimant, claim, ticket).await
+    }
+
+    async fn allocate_all(&self, claimant: Claimant<'_>, claims: &[Joint]) -> Result<JointOutcome> {
+        Joint::check_distinct(claims)?;
+        claims::allocate_all(&self.connections, claimant, claims).await
+    }
+
+    async fn renew(
+        &self,
+        pool: &PoolName,
+        renewals: &[Renewal<'_>],
+    ) -> Result<Vec<Result<Renewed>>> {
+        self.pool(pool).renew(renewals).await
+    }
+
+    async fn listen(&self) -> Result<Inbox> {
+        self.connections.listen().await
+    }
+
+    async fn detached(&self) -> Result<Arc<dyn Backend>> {
+        Ok(Arc::new(Self::connect(&self.config).await?))
+    }
+
+    async fn revoke(
+        &self,
+        pool: &PoolName,
+        member: &Member,
+        revocation: &Revocation,
+    ) -> Result<Released> {
+        self.pool(pool).revoke(member, revocation).await
+    }
+
+    async fn revocations(&self, pool: &PoolName, count: usize) -> Result<Vec<RevocationRecord>> {
+        self.pool(pool).revocations(count).await
+    }
+
+    async fn change_queue(&self, pool: &PoolName, change: &QueueChange) -> Result<()> {
+        self.pool(pool).change_queue(change).await
+    }
+
+    async fn tickets(&self, pool: &PoolName, from: Cursor, count: usize) -> Result<TicketsPage> {
+        self.pool(pool).tickets(from, count).await
     }
 
     async fn change_quota(&self, pool: &PoolName, change: QuotaChange) -> Result<PoolQuota> {

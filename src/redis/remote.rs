@@ -1,6 +1,6 @@
 //! A pool on the server: calling scripts on it, and what they may answer instead.
 
-use redis::{RedisError, Value};
+use redis::{Cmd, RedisError, Value};
 
 use super::connect::{Connections, Lane};
 use super::keys::PoolKeys;
@@ -40,6 +40,14 @@ impl<'a> RemotePool<'a> {
         }
     }
 
+    /// The reply of a command on one of the pool's keys.
+    pub(super) async fn command(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
+        match self.connections.call(Lane::Own, cmd).await {
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(self.error(operation, error).await),
+        }
+    }
+
     /// As [`call`](Self::call), for scripts that reply with an array.
     pub(super) async fn call_for_fields(&self, call: &Call) -> Result<Fields> {
         let reply = self.call(call).await?;
@@ -69,7 +77,7 @@ impl<'a> RemotePool<'a> {
     }
 
     /// Turns the answers that any script may give instead into errors.
-    fn expect_pool(&self, reply: Value) -> Result<Value> {
+    pub(super) fn expect_pool(&self, reply: Value) -> Result<Value> {
         match Answer::from_value(&reply) {
             Some(Answer::Unregistered) => Err(self.unknown()),
             Some(Answer::Newer { schema: found }) => {
@@ -87,8 +95,7 @@ impl<'a> RemotePool<'a> {
     async fn error(&self, operation: &'static str, error: RedisError) -> Error {
         // Redis 6.2 puts its own words around those of a command that fails in a script.
         if error.to_string().contains("WRONGTYPE") {
-            let [pool, usage, grants] = self.keys.all();
-            for (key, expected) in [(pool, "set"), (usage, "hash"), (grants, "hash")] {
+            for (key, expected) in self.keys.types() {
                 if let Some(wrong) = wrong_type(self.connections, key, expected).await {
                     return wrong;
                 }

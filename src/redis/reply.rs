@@ -5,8 +5,11 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use redis::Value;
 
+use super::keys::pool_of_key;
 use crate::claim::{FencingNumber, Released, Units};
+use crate::name::Member;
 use crate::pool::GrantRecord;
+use crate::ticket::{Notice, TicketRecord};
 
 /// An answer: words separated by single spaces, of which the first names the case.
 ///
@@ -16,7 +19,11 @@ pub(super) enum Answer {
     Granted { fence: u64 },
     Held { fence: u64 },
     Conflict { units: u64, execution: String },
-    Full(Full, u64, u64),
+    Full(Full),
+    Waiting { position: u64, retry_after: Option<Duration>, full: Full },
+    Never { limit: What, size: u64 },
+    Queued,
+    Foreign,
     Released(Released),
     Unregistered,
     Newer { schema: String },
@@ -24,22 +31,59 @@ pub(super) enum Answer {
     Changed,
 }
 
-/// Which limit is used up.
+/// What a limit limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Full {
+pub(super) enum What {
     Pool,
     Project,
     Domain,
+    /// Nothing is used up, but tickets stand before the claim.
+    Queue,
+}
+
+/// A limit that is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full {
+    pub(super) limit: What,
+    pub(super) in_use: u64,
+    pub(super) size: u64,
+}
+
+impl Full {
+    fn parse(text: &str) -> Option<Self> {
+        let (limit, rest) = text.split_once(' ')?;
+        let limit = What::parse(limit)?;
+        let mut numbers = rest.split(' ');
+        let mut number = || numbers.next()?.parse::<i64>().ok();
+        let (first, second) = (number()?, number()?);
+        let (in_use, size) = match limit {
+            What::Pool | What::Queue => {
+                let (issued, issue_limit, quota) = (first, second, number()?);
+                (quota - (issue_limit - issued), quota)
+            }
+            What::Project | What::Domain => (first, second),
+        };
+        let positive = |units: i64| u64::try_from(units).unwrap_or_default();
+        Some(Self { limit, in_use: positive(in_use), size: positive(size) })
+    }
+}
+
+impl What {
+    fn parse(word: &str) -> Option<Self> {
+        match word {
+            "pool" => Some(Self::Pool),
+            "project" => Some(Self::Project),
+            "domain" => Some(Self::Domain),
+            "queue" => Some(Self::Queue),
+            _ => None,
+        }
+    }
 }
 
 impl Answer {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (case, rest) = text.split_once(' ').unwrap_or((text, ""));
         let number = || rest.parse().ok();
-        let full = |limit| {
-            let (in_use, size) = rest.split_once(' ')?;
-            Some(Self::Full(limit, count(in_use)?, size.parse().ok()?))
-        };
         match case {
             "granted" => Some(Self::Granted { fence: number()? }),
             "held" => Some(Self::Held { fence: number()? }),
@@ -47,9 +91,24 @@ impl Answer {
                 let (units, execution) = rest.split_once(' ')?;
                 Some(Self::Conflict { units: units.parse().ok()?, execution: execution.to_owned() })
             }
-            "pool" => full(Full::Pool),
-            "project" => full(Full::Project),
-            "domain" => full(Full::Domain),
+            "pool" | "project" | "domain" | "queue" => Full::parse(text).map(Self::Full),
+            "waiting" => {
+                let (position, rest) = rest.split_once(' ')?;
+                let (wait, full) = rest.split_once(' ')?;
+                let retry_after = match wait {
+                    "-" => None,
+                    millis => Some(Duration::from_millis(millis.parse().ok()?)),
+                };
+                let full = Full::parse(full)?;
+                Some(Self::Waiting { position: position.parse().ok()?, retry_after, full })
+            }
+            "never" => {
+                let (limit, size) = rest.split_once(' ')?;
+                Some(Self::Never { limit: What::parse(limit)?, size: size.parse().ok()? })
+            }
+            "queued" => Some(Self::Queued),
+            "foreign" => Some(Self::Foreign),
+            "withdrawn" => Some(Self::Released(Released::Withdrawn)),
             "released" => Some(Self::Released(Released::Units(number()?))),
             "unheld" => Some(Self::Released(Released::NotHeld)),
             "unregistered" => Some(Self::Unregistered),
@@ -105,6 +164,11 @@ impl Fields {
         Self::new(self.0.pop_front()?)
     }
 
+    /// The rest as it is.
+    pub(super) fn values(self) -> Vec<Value> {
+        self.0.into()
+    }
+
     /// The rest as texts.
     pub(super) fn texts(mut self) -> Option<Vec<String>> {
         std::iter::from_fn(|| (!self.0.is_empty()).then(|| self.text())).collect()
@@ -137,6 +201,53 @@ pub(super) fn parse_record(record: &str) -> Option<GrantRecord> {
     Some(GrantRecord { units, fencing_number, since, holder, execution })
 }
 
+/// Reads `<units> <rank> <project cap or -> <domain cap or -> <since, in seconds> <channel or -> <holder> <execution>`.
+pub(super) fn parse_ticket(member: Member, record: &str, time_left: Duration) -> Option<TicketRecord> {
+    let mut words = record.splitn(8, ' ');
+    let units = Units::new(words.next()?.parse().ok()?).ok()?;
+    let _rank = words.next()?;
+    let mut cap = || match words.next()? {
+        "-" => Some(None),
+        units => units.parse().ok().map(Some),
+    };
+    let (project_cap, domain_cap) = (cap()?, cap()?);
+    let since = UNIX_EPOCH.checked_add(Duration::from_secs(words.next()?.parse().ok()?))?;
+    let _channel = words.next()?;
+    let holder = words.next()?.to_owned();
+    let execution = words.next()?.to_owned();
+    let record = TicketRecord {
+        member,
+        units,
+        since,
+        time_left,
+        project_cap,
+        domain_cap,
+        holder,
+        execution,
+    };
+    Some(record)
+}
+
+/// Reads a notice: `granted <fencing number> <pool key> <member>` or `gone <pool key> <member>`.
+pub(super) fn parse_notice(text: &str) -> Option<Notice> {
+    let (case, rest) = text.split_once(' ')?;
+    let target = |text: &str| {
+        let (key, member) = text.split_once(' ')?;
+        Some((pool_of_key(key)?, Member::found(member.to_owned())))
+    };
+    match case {
+        "granted" => {
+            let (pool, member) = target(rest.split_once(' ')?.1)?;
+            Some(Notice::Granted { pool, member })
+        }
+        "gone" => {
+            let (pool, member) = target(rest)?;
+            Some(Notice::Gone { pool, member })
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,7 +257,19 @@ mod tests {
         let cases = [
             ("granted 7", Some(Answer::Granted { fence: 7 })),
             ("held 1763756000123456", Some(Answer::Held { fence: 1_763_756_000_123_456 })),
-            ("pool 3 4", Some(Answer::Full(Full::Pool, 3, 4))),
+            (
+                "pool 1003 1004 4",
+                Some(Answer::Full(Full { limit: What::Pool, in_use: 3, size: 4 })),
+            ),
+            (
+                "waiting 2 - project 3 3",
+                Some(Answer::Waiting {
+                    position: 2,
+                    retry_after: None,
+                    full: Full { limit: What::Project, in_use: 3, size: 3 },
+                }),
+            ),
+            ("never domain 1", Some(Answer::Never { limit: What::Domain, size: 1 })),
             (
                 "conflict 2 an execution",
                 Some(Answer::Conflict { units: 2, execution: "an execution".to_owned() }),
@@ -156,7 +279,8 @@ mod tests {
             ("unheld", Some(Answer::Released(Released::NotHeld))),
             ("granted", None),
             ("granted x", None),
-            ("pool 3", None),
+            ("pool 3 4", None),
+            ("waiting 1 5", None),
             ("something else", None),
             ("", None),
         ];

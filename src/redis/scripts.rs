@@ -1,6 +1,7 @@
 //! The scripts of `lua/`, and how they are called: EVALSHA, with one reload when the server lost
 //! them.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, ToRedisArgs, Value};
@@ -12,16 +13,20 @@ use super::connect::{Connections, Lane};
 pub(super) struct Script {
     /// The file's name without extension, by which errors call the operation.
     name: &'static str,
-    source: &'static str,
+    file: &'static str,
     lane: Lane,
     digest: OnceLock<String>,
 }
+
+/// What several scripts share stands for a line of theirs.
+const INCLUDE: &str = "--- include queue.lua\n";
+const QUEUE: &str = include_str!("../../lua/shared/queue.lua");
 
 macro_rules! scripts {
     ($($script:ident = $name:literal on $lane:ident,)*) => {
         $(pub(super) static $script: Script = Script {
             name: $name,
-            source: include_str!(concat!("../../lua/", $name, ".lua")),
+            file: include_str!(concat!("../../lua/", $name, ".lua")),
             lane: Lane::$lane,
             digest: OnceLock::new(),
         };)*
@@ -30,14 +35,19 @@ macro_rules! scripts {
 
 scripts! {
     ALLOCATE = "allocate" on Shared,
+    ALLOCATE_ALL = "allocate_all" on Shared,
     ALLOCATE_MANY = "allocate_many" on Shared,
     CHECK = "check" on Own,
     DELETE_POOL = "delete_pool" on Own,
     HOLDERS = "holders" on Own,
     RECONCILE = "reconcile" on Own,
     RELEASE = "release" on Shared,
+    RENEW = "renew" on Shared,
     REPAIR = "repair" on Own,
+    REVOKE = "revoke" on Own,
+    SET_ORDER = "set_order" on Own,
     SET_QUOTA = "set_quota" on Shared,
+    TICKETS = "tickets" on Own,
     USAGE = "usage" on Own,
 }
 
@@ -51,15 +61,24 @@ pub(super) struct Call {
 impl Script {
     /// A call with these keys, to which the arguments are to be added.
     pub(super) fn on(&'static self, keys: &[&str]) -> Call {
-        let digest =
-            self.digest.get_or_init(|| sha1_smol::Sha1::from(self.source).digest().to_string());
+        let digest = self
+            .digest
+            .get_or_init(|| sha1_smol::Sha1::from(&*self.source()).digest().to_string());
         let mut cmd = Cmd::with_capacity(16, 640); // what a claim takes, without growing
         cmd.arg("EVALSHA").arg(digest).arg(keys.len()).arg(keys);
         Call { script: self, cmd }
     }
 
+    /// What the server runs.
+    fn source(&self) -> Cow<'static, str> {
+        match self.file.contains(INCLUDE) {
+            true => self.file.replace(INCLUDE, QUEUE).into(),
+            false => self.file.into(),
+        }
+    }
+
     async fn load(&self, connections: &Connections) -> RedisResult<()> {
-        let load = redis::cmd("SCRIPT").arg("LOAD").arg(self.source).to_owned();
+        let load = redis::cmd("SCRIPT").arg("LOAD").arg(&*self.source()).to_owned();
         connections.call(self.lane, &load).await.map(drop)
     }
 }
