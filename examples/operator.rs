@@ -29,7 +29,7 @@ async fn main() -> tokenpool::Result<()> {
     println!("{} of {} units in use", usage.in_use, usage.quota);
     for holding in backend.holders(&pool, Cursor::default(), 100).await?.holdings {
         println!("held: {}", holding.member);
-        backend.release_member(&pool, &holding.member).await?;
+        backend.revoke(&pool, &holding.member, &why).await?;
     }
     assert!(backend.check(&pool).await?.is_clean());
     Ok(())

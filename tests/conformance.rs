@@ -8,7 +8,7 @@ use tokenpool::{
     AllocationStatus, Deletion, Error, Limit, Member, Outcome, QuotaChange, Released, Scope,
 };
 
-use crate::support::{FREE, Fixture, caps, claim, fence, quota, refusal};
+use crate::support::{FREE, Fixture, caps, claim, fence, quota, refusal, revocation};
 
 macro_rules! suite {
     ($backend:ident, $($case:ident),*) => {
@@ -396,7 +396,7 @@ async fn unknown_pools_are_errors(f: Fixture) {
         pool.claim_with(A, "1", 1, FREE).await.err(),
         pool.claim_many(A, &[claim("1", 1), claim("2", 1)], FREE).await.err(),
         pool.release_many(A, &["1"]).await.err(),
-        backend.release_member(name, &member).await.err(),
+        backend.revoke(name, &member, &revocation()).await.err(),
         backend.change_quota(name, QuotaChange::Pin(quota(1))).await.err(),
         backend.change_quota(name, QuotaChange::Unpin).await.err(),
         backend.delete_pool(name, Deletion::EvenInUse).await.err(),
@@ -528,8 +528,8 @@ async fn a_member_can_be_released_by_an_operator(f: Fixture) {
     pool.claim_with(A, "1", 2, FREE).await.unwrap().granted().unwrap();
     let member = pool.holdings(10).await[0].member.clone();
     let member = Member::parse(member.as_str()).unwrap();
-    assert_eq!(f.backend.release_member(&pool.name, &member).await.unwrap(), Released::Units(2));
-    assert_eq!(f.backend.release_member(&pool.name, &member).await.unwrap(), Released::NotHeld);
+    assert_eq!(f.backend.revoke(&pool.name, &member, &revocation()).await.unwrap(), Released::Units(2));
+    assert_eq!(f.backend.revoke(&pool.name, &member, &revocation()).await.unwrap(), Released::NotHeld);
     assert_eq!(pool.usage().await.scopes, BTreeMap::new());
     pool.assert_clean().await;
 }

@@ -4,7 +4,7 @@ use redis::Commands;
 use tokenpool::{Error, Member, Outcome, QuotaChange, Released};
 
 use crate::support::server::Server;
-use crate::support::{FREE, Pool, caps, claim, everything, fence, quota, redis_on, refusal};
+use crate::support::{FREE, Pool, caps, claim, everything, fence, quota, redis_on, refusal, revocation};
 
 const A: &str = "flytesnacks/development/a";
 
@@ -151,7 +151,7 @@ async fn check_finds_what_others_changed_and_repair_makes_it_right() {
     let odd =
         shared.pool.holdings(10).await.into_iter().find(|h| h.member.as_str() == "ns1-token1");
     let odd = odd.unwrap().member;
-    assert_eq!(backend.release_member(&name, &odd).await.unwrap(), Released::Units(1));
+    assert_eq!(backend.revoke(&name, &odd, &revocation()).await.unwrap(), Released::Units(1));
     shared.pool.assert_clean().await;
 }
 

@@ -6,7 +6,7 @@ use proptest::test_runner::{Config, TestRunner};
 use tokenpool::{Deletion, Error, FencingNumber, Member, Outcome, QuotaChange, Released, Result};
 
 use crate::support::server::Server;
-use crate::support::{Fixture, Pool, caps, claim, quota, redis_on};
+use crate::support::{Fixture, Pool, caps, claim, quota, redis_on, revocation};
 
 /// Executions whose members can coincide, and whose scopes begin alike.
 const PATHS: [&str; 6] = [
@@ -103,7 +103,8 @@ async fn run(pool: &Pool, step: &Step, first: u64) -> String {
         Step::ReleaseMember { path, token } => {
             let (scope, name) = PATHS[*path].rsplit_once('/').unwrap();
             let text = format!("ex:{}:{name}-{}", scope.replace('/', ":"), TOKENS[*token]);
-            let released = backend.release_member(&pool.name, &Member::parse(&text).unwrap()).await;
+            let member = Member::parse(&text).unwrap();
+            let released = backend.revoke(&pool.name, &member, &revocation()).await;
             words(released.map(|released| vec![released]))
         }
         Step::Change(change) => {

@@ -10,7 +10,7 @@ use tokenpool::{
     AllocationToken, Backend, Claim, Claimant, Config, Cursor, Deletion, Error, ExecutionId,
     FencingNumber, Holder, Holding, Manager, MemoryBackend, Outcome, PluginId, PoolName, PoolUsage,
     Quota, QuotaChange, Refusal, Registrar, Released, ResourceConstraintsSpec, ResourceNamespace,
-    ResourceRegistrar, Result, Units,
+    ResourceRegistrar, Result, Revocation, Units,
 };
 
 use self::server::Server;
@@ -81,6 +81,10 @@ pub(crate) fn claim(name: &str, units: i64) -> Claim {
 
 pub(crate) fn caps(project: Option<i64>, domain: Option<i64>) -> ResourceConstraintsSpec {
     ResourceConstraintsSpec::new(project, domain).unwrap()
+}
+
+pub(crate) fn revocation() -> Revocation {
+    Revocation::new("test", "because").unwrap()
 }
 
 pub(crate) fn quota(units: i64) -> Quota {
@@ -297,6 +301,10 @@ pub(crate) fn everything(connection: &mut redis::Connection) -> Vec<(String, Vec
             "set" => texts(command(&["SMEMBERS", &key])),
             "hash" => {
                 let flat = texts(command(&["HGETALL", &key]));
+                flat.chunks(2).map(|pair| pair.join(" = ")).collect()
+            }
+            "zset" => {
+                let flat = texts(command(&["ZRANGE", &key, "0", "-1", "WITHSCORES"]));
                 flat.chunks(2).map(|pair| pair.join(" = ")).collect()
             }
             "string" => vec![redis::from_redis_value(command(&["GET", &key])).unwrap()],
