@@ -201,7 +201,10 @@ impl Pool {
             in_use: self.in_use,
             holders: self.grants.len() as u64,
             next_fencing_number: FencingNumber::new(self.issued),
-            scopes: self.counters(), tickets: 0, order: Default::default(), weights: BTreeMap::new(),
+            scopes: self.counters(),
+            tickets: 0,
+            order: Default::default(),
+            weights: BTreeMap::new(),
         }
     }
 
@@ -225,7 +228,8 @@ impl Pool {
         let next = page.get(count.max(1)).map(|(_, record)| Cursor(record.fencing_number.get()));
         page.truncate(count.max(1));
         let holdings = page.into_iter().map(|(member, record)| Holding {
-            member: member.clone(), lease_left: None,
+            member: member.clone(),
+            lease_left: None,
             record: Some(GrantRecord {
                 units: record.units,
                 fencing_number: record.fencing_number,
@@ -297,17 +301,52 @@ impl Backend for MemoryBackend {
         })
     }
 
-    async fn revoke(&self, pool: &PoolName, member: &Member, _: &crate::Revocation) -> Result<Released> {
+    async fn revoke(
+        &self,
+        pool: &PoolName,
+        member: &Member,
+        _: &crate::Revocation,
+    ) -> Result<Released> {
         self.with(pool, |pool| pool.release(member.clone(), None))
     }
-    async fn wait(&self, pool: &PoolName, _: Claimant<'_>, _: &Claim, _: &crate::TicketRequest) -> Result<crate::Turn> { Err(Error::UnknownNamespace { pool: pool.clone() }) }
-    async fn allocate_all(&self, _: Claimant<'_>, _: &[crate::Joint]) -> Result<crate::JointOutcome> { Ok(crate::JointOutcome::Granted(vec![])) }
-    async fn renew(&self, pool: &PoolName, _: &[crate::Renewal<'_>]) -> Result<Vec<Result<crate::Renewed>>> { Err(Error::UnknownNamespace { pool: pool.clone() }) }
-    async fn listen(&self) -> Result<crate::Inbox> { Err(Error::invalid("x", "x", "x")) }
-    async fn detached(&self) -> Result<Arc<dyn Backend>> { Err(Error::invalid("x", "x", "x")) }
-    async fn revocations(&self, pool: &PoolName, _: usize) -> Result<Vec<crate::RevocationRecord>> { Err(Error::UnknownNamespace { pool: pool.clone() }) }
-    async fn change_queue(&self, pool: &PoolName, _: &crate::QueueChange) -> Result<()> { Err(Error::UnknownNamespace { pool: pool.clone() }) }
-    async fn tickets(&self, pool: &PoolName, _: Cursor, _: usize) -> Result<crate::TicketsPage> { Err(Error::UnknownNamespace { pool: pool.clone() }) }
+    async fn wait(
+        &self,
+        pool: &PoolName,
+        _: Claimant<'_>,
+        _: &Claim,
+        _: &crate::TicketRequest,
+    ) -> Result<crate::Turn> {
+        Err(Error::UnknownNamespace { pool: pool.clone() })
+    }
+    async fn allocate_all(
+        &self,
+        _: Claimant<'_>,
+        _: &[crate::Joint],
+    ) -> Result<crate::JointOutcome> {
+        Ok(crate::JointOutcome::Granted(vec![]))
+    }
+    async fn renew(
+        &self,
+        pool: &PoolName,
+        _: &[crate::Renewal<'_>],
+    ) -> Result<Vec<Result<crate::Renewed>>> {
+        Err(Error::UnknownNamespace { pool: pool.clone() })
+    }
+    async fn listen(&self) -> Result<crate::Inbox> {
+        Err(Error::invalid("x", "x", "x"))
+    }
+    async fn detached(&self) -> Result<Arc<dyn Backend>> {
+        Err(Error::invalid("x", "x", "x"))
+    }
+    async fn revocations(&self, pool: &PoolName, _: usize) -> Result<Vec<crate::RevocationRecord>> {
+        Err(Error::UnknownNamespace { pool: pool.clone() })
+    }
+    async fn change_queue(&self, pool: &PoolName, _: &crate::QueueChange) -> Result<()> {
+        Err(Error::UnknownNamespace { pool: pool.clone() })
+    }
+    async fn tickets(&self, pool: &PoolName, _: Cursor, _: usize) -> Result<crate::TicketsPage> {
+        Err(Error::UnknownNamespace { pool: pool.clone() })
+    }
 
     async fn change_quota(&self, name: &PoolName, change: QuotaChange) -> Result<PoolQuota> {
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
