@@ -262,7 +262,6 @@ impl Items {
         match &item.concerns {
             Concerns::Ticket(notify) => notify.notify_one(),
             Concerns::Grant(lost) => {
-                tracing::warn!(pool = %item.held.pool, token = %item.held.token, "lease lost");
                 lost.send_replace(true);
             }
         }
