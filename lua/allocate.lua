@@ -122,7 +122,10 @@ local function granted()
   return 'granted ' .. number
 end
 -- Another writer holds it without a record, so it was never counted: from now on it is.
-if added == 1 or call('SISMEMBER', pool, member) == 1 then return granted() end
+if added == 1 or call('SISMEMBER', pool, member) == 1 then
+  unfile(member)
+  return granted()
+end
 
 local function of_pool(word) return word .. text(issued) .. ' ' .. text(issue_limit) .. ' ' .. text(quota) end
 -- The cap that stops the claim now, the wider one first.

@@ -59,6 +59,7 @@ for i = 1, pools do
   turn_to(i)
   millis = look()
   if answers[i] == 'granted' then
+    unfile(member)
     local project, domain = scope_of(member)
     answers[i] = 'granted ' .. grant(member, units, holder, execution, project, domain)
   end
