@@ -150,21 +150,24 @@ local function turn()
 end
 
 local filed = call('HGET', tickets, member)
+local filed_units, rank, since, filed_by, _
 if filed then
   if ticket == '-' then return of_pool('queue ') end
-  local filed_units, rank, _, _, since, _, _, filed_by = parts(filed)
+  filed_units, rank, _, _, since, _, _, filed_by = parts(filed)
   if filed_units ~= units or filed_by ~= execution then return 'conflict ' .. filed_units .. ' ' .. filed_by end
+end
+if ticket ~= '-' then
+  if units + 0 > quota then return 'never pool ' .. text(quota) end
+  if project_cap ~= '-' and units + 0 > project_cap + 0 then return 'never project ' .. project_cap end
+  if domain_cap ~= '-' and units + 0 > domain_cap + 0 then return 'never domain ' .. domain_cap end
+end
+if filed then
   lasts(member, millis + ticket)
   file(member, units, rank, project_cap, domain_cap, since, channel, holder, execution)
   open(project_name, domain_name)
   return turn()
 end
 
-if ticket ~= '-' then
-  if units + 0 > quota then return 'never pool ' .. text(quota) end
-  if project_cap ~= '-' and units + 0 > project_cap + 0 then return 'never project ' .. project_cap end
-  if domain_cap ~= '-' and units + 0 > domain_cap + 0 then return 'never domain ' .. domain_cap end
-end
 local before = call('EXISTS', turns) == 1 or first(project_name) or first(project_name .. ':' .. domain_name)
 local refusal = issued + units > issue_limit and of_pool('pool ') or before and of_pool('queue ') or cap_full()
 if not refusal then return granted() end
