@@ -138,7 +138,7 @@ end
 
 -- What became of the claim's ticket.
 local function turn()
-  hand_on(millis)
+  if not hand_on(millis) then call('HSET', usage, 'due', '0') end
   local handed = call('HGET', grants, member)
   if handed then
     take()
@@ -146,7 +146,8 @@ local function turn()
   end
   local due_next = call('HGET', usage, 'due')
   local wait = due_next and text(math.max(due_next - millis, 0)) or '-'
-  return 'waiting ' .. call('ZRANK', queue, member) + 1 .. ' ' .. wait .. ' ' .. (cap_full() or of_pool('pool '))
+  return 'waiting ' .. call('ZRANK', queue, member) + 1 .. ' ' .. wait .. ' '
+    .. (cap_full() or of_pool(issued + units > issue_limit and 'pool ' or 'queue '))
 end
 
 local filed = call('HGET', tickets, member)
