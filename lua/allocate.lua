@@ -112,6 +112,8 @@ if held_units then
     if added == 1 then call('SREM', pool, member) end
     return 'conflict ' .. held_units .. ' ' .. held_by
   end
+  -- Another writer may have removed it.
+  if not added then call('SADD', pool, member) end
   take()
   return 'held ' .. held_fence
 end
