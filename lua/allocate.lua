@@ -112,6 +112,8 @@ if held_units then
     if added == 1 then call('SREM', pool, member) end
     return 'conflict ' .. held_units .. ' ' .. held_by
   end
+  -- Another writer may have removed it.
+  if not added then call('SADD', pool, member) end
   take()
   return 'held ' .. held_fence
 end
@@ -122,7 +124,10 @@ local function granted()
   return 'granted ' .. number
 end
 -- Another writer holds it without a record, so it was never counted: from now on it is.
-if added == 1 or call('SISMEMBER', pool, member) == 1 then return granted() end
+if added == 1 or call('SISMEMBER', pool, member) == 1 then
+  unfile(member)
+  return granted()
+end
 
 local function of_pool(word) return word .. text(issued) .. ' ' .. text(issue_limit) .. ' ' .. text(quota) end
 -- The cap that stops the claim now, the wider one first.
@@ -135,7 +140,7 @@ end
 
 -- What became of the claim's ticket.
 local function turn()
-  hand_on(millis)
+  if not hand_on(millis) then call('HSET', usage, 'due', '0') end
   local handed = call('HGET', grants, member)
   if handed then
     take()
@@ -143,25 +148,29 @@ local function turn()
   end
   local due_next = call('HGET', usage, 'due')
   local wait = due_next and text(math.max(due_next - millis, 0)) or '-'
-  return 'waiting ' .. call('ZRANK', queue, member) + 1 .. ' ' .. wait .. ' ' .. (cap_full() or of_pool('pool '))
+  return 'waiting ' .. call('ZRANK', queue, member) + 1 .. ' ' .. wait .. ' '
+    .. (cap_full() or of_pool(issued + units > issue_limit and 'pool ' or 'queue '))
 end
 
 local filed = call('HGET', tickets, member)
+local filed_units, rank, since, filed_by, _
 if filed then
   if ticket == '-' then return of_pool('queue ') end
-  local filed_units, rank, _, _, since, _, _, filed_by = parts(filed)
+  filed_units, rank, _, _, since, _, _, filed_by = parts(filed)
   if filed_units ~= units or filed_by ~= execution then return 'conflict ' .. filed_units .. ' ' .. filed_by end
+end
+if ticket ~= '-' then
+  if units + 0 > quota then return 'never pool ' .. text(quota) end
+  if project_cap ~= '-' and units + 0 > project_cap + 0 then return 'never project ' .. project_cap end
+  if domain_cap ~= '-' and units + 0 > domain_cap + 0 then return 'never domain ' .. domain_cap end
+end
+if filed then
   lasts(member, millis + ticket)
   file(member, units, rank, project_cap, domain_cap, since, channel, holder, execution)
   open(project_name, domain_name)
   return turn()
 end
 
-if ticket ~= '-' then
-  if units + 0 > quota then return 'never pool ' .. text(quota) end
-  if project_cap ~= '-' and units + 0 > project_cap + 0 then return 'never project ' .. project_cap end
-  if domain_cap ~= '-' and units + 0 > domain_cap + 0 then return 'never domain ' .. domain_cap end
-end
 local before = call('EXISTS', turns) == 1 or first(project_name) or first(project_name .. ':' .. domain_name)
 local refusal = issued + units > issue_limit and of_pool('pool ') or before and of_pool('queue ') or cap_full()
 if not refusal then return granted() end

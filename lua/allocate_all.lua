@@ -59,8 +59,12 @@ for i = 1, pools do
   turn_to(i)
   millis = look()
   if answers[i] == 'granted' then
+    unfile(member)
     local project, domain = scope_of(member)
     answers[i] = 'granted ' .. grant(member, units, holder, execution, project, domain)
+  else
+    -- Another writer may have removed it.
+    call('SADD', pool, member)
   end
   if lease ~= '-' then lasts(member, millis + lease) end
 end

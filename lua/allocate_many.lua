@@ -35,12 +35,14 @@ if not counters[2] then
 end
 local time = call('TIME')
 local millis, before = math.floor(time[1] * 1000 + time[2] / 1000), false
+local adopt
 if counters[8] or counters[7] and millis >= counters[7] + 0 then
   --- include queue.lua
   settle()
   counters = call('HMGET', usage, 'issued', 'issue_limit', 'quota', project, domain, 'schema', 'due')
   local of_project, of_domain = string.sub(project, 3), string.sub(domain, 3)
   before = call('EXISTS', turns) == 1 or first(of_project) or first(of_domain)
+  adopt = unfile
 end
 local issued, limit, quota = counters[1] + 0, counters[2] + 0, counters[3] + 0
 local in_project, in_domain, due = (counters[4] or 0) + 0, (counters[5] or 0) + 0, counters[7]
@@ -79,6 +81,7 @@ for i = 7, #ARGV, 3 do
     if record then held_units, held_fence, held_by = string.match(record, '^(%d+) (%d+) %d+ %S+ (.*)$') end
     if not held_units then
       -- Another writer holds it without a record, so it was never counted: from now on it is.
+      if adopt then adopt(member) end
       call('HSET', grants, member, units .. ' ' .. fence .. tail)
       take, answer = true, 'granted ' .. fence
     elseif held_units == units and (held_by == execution or held_by == '') then

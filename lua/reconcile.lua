@@ -36,6 +36,7 @@ for i = 2, #ARGV do
     end
   elseif not units then
     local project, domain = scope_of(member)
+    unfile(member)
     call('HSET', grants, member, '1 ' .. text(issued) .. ' ' .. now[1] .. ' ' .. holder .. ' ')
     call('HINCRBY', usage, 'issued', 1)
     issued = issued + 1

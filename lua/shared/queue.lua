@@ -80,6 +80,13 @@ local function withdraw(member, record)
   open(project, domain)
 end
 
+-- Withdraws the ticket of a member that turns out to hold already, because another writer put it into the pool. Else it
+-- would be granted, and counted, once more.
+local function unfile(member)
+  local record = call('HGET', tickets, member)
+  if record then withdraw(member, record) end
+end
+
 -- Gives back what a member holds.
 local function free(member, units)
   call('SREM', pool, member)

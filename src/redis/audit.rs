@@ -30,8 +30,6 @@ impl RemotePool<'_> {
             let whole = self.read_whole().await?;
             let found = whole.report();
             if found.is_clean() {
-                // What was corrected may be free for tickets.
-                self.renew(&[]).await?;
                 return Ok(report);
             }
             if found.unrecorded.is_empty() && found.removed.is_empty() {
@@ -107,7 +105,7 @@ impl RemotePool<'_> {
     ) -> Result<()> {
         let missing = |drift: &Drift| drift.recorded - drift.counted;
         let in_use: i64 = found.drift.iter().filter(|d| d.scope.is_none()).map(missing).sum();
-        let mut call = scripts::REPAIR.on(&[&self.keys.usage]);
+        let mut call = scripts::REPAIR.on(&self.keys.all());
         call.arg(epoch).arg(-in_use);
         for drift in &found.drift {
             if let Some(scope) = &drift.scope {
