@@ -5,6 +5,7 @@ mod allocation;
 mod audit;
 mod backend;
 mod claim;
+mod clock;
 pub mod config;
 mod error;
 mod execution;
@@ -28,6 +29,7 @@ pub use claim::{
     AllocationStatus, Claim, Claimant, FencingNumber, Grant, Joint, JointOutcome, Lease, Limit,
     Outcome, Quota, Refusal, Released, ResourceConstraint, ResourceConstraintsSpec, Units,
 };
+pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{BackendType, Config, RedisConfig};
 pub use error::{Error, Result};
 pub use execution::{ExecutionId, Scope};
