@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// Runs a case on both backends.
 async fn on_both<F: Future<Output = ()>>(case: impl Fn(Arc<dyn Backend>) -> F) {
-    // TODO memory
+    case(memory().await.backend).await;
     let redis = redis_on(Server::start()).await;
     case(Arc::clone(&redis.backend)).await;
 }
