@@ -69,8 +69,8 @@ pub trait ResourceManager: Debug + Send + Sync + 'static {
     ) -> Result<()>;
 }
 
-/// Decides the claims of one process. Made by [`Registrar::build`](crate::Registrar::build); a clone
-/// is a handle to the same manager.
+/// Decides the claims of one process. Made by [`Registrar::build`](crate::Registrar::build), or
+/// [attached](Self::attach) to pools that exist; a clone is a handle to the same manager.
 #[derive(Clone, Debug)]
 pub struct Manager(Arc<Inner>);
 
@@ -86,8 +86,8 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Registered {
     backend: Arc<dyn Backend>,
-    /// Grows with the locks that are used.
-    quotas: RwLock<HashMap<PoolName, Quota>>,
+    /// Grows with the locks that are used. None for a pool that somebody else registers.
+    quotas: RwLock<HashMap<PoolName, Option<Quota>>>,
 }
 
 impl Registered {
@@ -96,27 +96,28 @@ impl Registered {
     }
 
     pub(crate) fn check(&self, pool: &PoolName) -> Result<()> {
-        match self.quota(pool).is_some() || !self.backend.keeps_grants() {
+        match self.entry(pool).is_some() || !self.backend.keeps_grants() {
             true => Ok(()),
             false => Err(Error::UnknownNamespace { pool: pool.clone() }),
         }
     }
 
-    fn quota(&self, pool: &PoolName) -> Option<Quota> {
+    fn entry(&self, pool: &PoolName) -> Option<Option<Quota>> {
         self.quotas.read().unwrap_or_else(PoisonError::into_inner).get(pool).copied()
     }
 
     /// Registers one pool more.
     async fn register(&self, pool: &PoolName, quota: Quota) -> Result<()> {
         self.backend.change_quota(pool, QuotaChange::Register(quota)).await?;
-        self.quotas.write().unwrap_or_else(PoisonError::into_inner).insert(pool.clone(), quota);
+        let mut quotas = self.quotas.write().unwrap_or_else(PoisonError::into_inner);
+        quotas.insert(pool.clone(), Some(quota));
         Ok(())
     }
 
     /// Brings back a pool that the backend lost.
     pub(crate) async fn register_again(&self, pool: &PoolName) -> Result<()> {
         let unknown = || Error::UnknownNamespace { pool: pool.clone() };
-        let quota = self.quota(pool).ok_or_else(unknown)?;
+        let quota = self.entry(pool).flatten().ok_or_else(unknown)?;
         tracing::warn!(%pool, %quota, "the backend did not know the pool; registering it again");
         self.backend.change_quota(pool, QuotaChange::Register(quota)).await.map(drop)
     }
@@ -126,6 +127,25 @@ impl Manager {
     pub(crate) fn new(
         backend: Arc<dyn Backend>,
         quotas: HashMap<PoolName, Quota>,
+        holder: Holder,
+    ) -> Self {
+        let quotas = quotas.into_iter().map(|(pool, quota)| (pool, Some(quota))).collect();
+        Self::of(backend, quotas, holder)
+    }
+
+    /// A manager of pools that exist already, whose quotas are somebody else's business: an operator's, or those of the
+    /// managers that register them. A pool that the backend loses is not registered again, but unknown.
+    pub fn attach(
+        backend: Arc<dyn Backend>,
+        pools: impl IntoIterator<Item = PoolName>,
+        holder: Holder,
+    ) -> Self {
+        Self::of(backend, pools.into_iter().map(|pool| (pool, None)).collect(), holder)
+    }
+
+    fn of(
+        backend: Arc<dyn Backend>,
+        quotas: HashMap<PoolName, Option<Quota>>,
         holder: Holder,
     ) -> Self {
         let registered = Arc::new(Registered { backend, quotas: RwLock::new(quotas) });
