@@ -528,8 +528,14 @@ async fn a_member_can_be_released_by_an_operator(f: Fixture) {
     pool.claim_with(A, "1", 2, FREE).await.unwrap().granted().unwrap();
     let member = pool.holdings(10).await[0].member.clone();
     let member = Member::parse(member.as_str()).unwrap();
-    assert_eq!(f.backend.revoke(&pool.name, &member, &revocation()).await.unwrap(), Released::Units(2));
-    assert_eq!(f.backend.revoke(&pool.name, &member, &revocation()).await.unwrap(), Released::NotHeld);
+    assert_eq!(
+        f.backend.revoke(&pool.name, &member, &revocation()).await.unwrap(),
+        Released::Units(2)
+    );
+    assert_eq!(
+        f.backend.revoke(&pool.name, &member, &revocation()).await.unwrap(),
+        Released::NotHeld
+    );
     assert_eq!(pool.usage().await.scopes, BTreeMap::new());
     pool.assert_clean().await;
 }

@@ -4,7 +4,9 @@ use redis::Commands;
 use tokenpool::{Error, Member, Outcome, QuotaChange, Released};
 
 use crate::support::server::Server;
-use crate::support::{FREE, Pool, caps, claim, everything, fence, quota, redis_on, refusal, revocation};
+use crate::support::{
+    FREE, Pool, caps, claim, everything, fence, quota, redis_on, refusal, revocation,
+};
 
 const A: &str = "flytesnacks/development/a";
 
