@@ -431,7 +431,6 @@ pub struct Joint {
 
 impl Joint {
     /// One pool decides about one claim of several, so that what it answers is about that.
-    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "for other backends"))]
     pub(crate) fn check_distinct(claims: &[Self]) -> Result<()> {
         let mut pools: Vec<_> = claims.iter().map(|joint| &joint.pool).collect();
         pools.sort_unstable();

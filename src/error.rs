@@ -74,7 +74,9 @@ pub enum Error {
         size: u64,
     },
     /// Another writer put the token into the pool, so it has no lease to renew.
-    #[error("{member} was put into the pool by another writer; claim it, or repair the pool, to adopt it")]
+    #[error(
+        "{member} was put into the pool by another writer; claim it, or repair the pool, to adopt it"
+    )]
     Foreign {
         /// The member.
         member: Member,

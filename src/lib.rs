@@ -1,11 +1,16 @@
 #![doc = include_str!("../README.md")]
 
+mod acquire;
+mod allocation;
 mod audit;
 mod backend;
 mod claim;
+mod clock;
 pub mod config;
 mod error;
 mod execution;
+mod keeper;
+mod lock;
 mod manager;
 mod memory;
 mod name;
@@ -17,14 +22,18 @@ mod redis;
 mod registrar;
 mod ticket;
 
+pub use acquire::{Acquired, AcquiredAll, Wait};
+pub use allocation::Allocation;
 pub use backend::Backend;
 pub use claim::{
     AllocationStatus, Claim, Claimant, FencingNumber, Grant, Joint, JointOutcome, Lease, Limit,
     Outcome, Quota, Refusal, Released, ResourceConstraint, ResourceConstraintsSpec, Units,
 };
+pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{BackendType, Config, RedisConfig};
 pub use error::{Error, Result};
 pub use execution::{ExecutionId, Scope};
+pub use lock::{LockGuard, Locks, Mutex, RwLock};
 pub use manager::{Manager, ResourceManager};
 pub use memory::MemoryBackend;
 pub use name::{

@@ -2,19 +2,24 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use async_trait::async_trait;
 
+use crate::acquire::{Acquired, AcquiredAll, Wait};
 use crate::backend::Backend;
 use crate::claim::{
-    AllocationStatus, Claim, Claimant, Outcome, Quota, Released, ResourceConstraintsSpec,
+    AllocationStatus, Claim, Claimant, Joint, JointOutcome, Lease, Outcome, Quota, Released,
+    ResourceConstraintsSpec,
 };
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
+use crate::keeper::{Held, Keeper, Patience, Request};
+use crate::lock::Locks;
 use crate::name::{AllocationToken, Holder, PluginId, PoolName, ResourceNamespace};
 use crate::pool::QuotaChange;
 use crate::proxy::TaskResourceManager;
+use crate::ticket::{TicketRequest, Turn};
 
 /// What a plugin sees: Flyte's `core.ResourceManager`.
 ///
@@ -71,9 +76,50 @@ pub struct Manager(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    backend: Arc<dyn Backend>,
-    quotas: HashMap<PoolName, Quota>,
+    registered: Arc<Registered>,
     holder: Holder,
+    /// Started for the first lease or waiting claim.
+    keeper: OnceLock<Keeper>,
+}
+
+/// The pools of a manager and where they are kept.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    backend: Arc<dyn Backend>,
+    /// Grows with the locks that are used.
+    quotas: RwLock<HashMap<PoolName, Quota>>,
+}
+
+impl Registered {
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    pub(crate) fn check(&self, pool: &PoolName) -> Result<()> {
+        match self.quota(pool).is_some() || !self.backend.keeps_grants() {
+            true => Ok(()),
+            false => Err(Error::UnknownNamespace { pool: pool.clone() }),
+        }
+    }
+
+    fn quota(&self, pool: &PoolName) -> Option<Quota> {
+        self.quotas.read().unwrap_or_else(PoisonError::into_inner).get(pool).copied()
+    }
+
+    /// Registers one pool more.
+    async fn register(&self, pool: &PoolName, quota: Quota) -> Result<()> {
+        self.backend.change_quota(pool, QuotaChange::Register(quota)).await?;
+        self.quotas.write().unwrap_or_else(PoisonError::into_inner).insert(pool.clone(), quota);
+        Ok(())
+    }
+
+    /// Brings back a pool that the backend lost.
+    pub(crate) async fn register_again(&self, pool: &PoolName) -> Result<()> {
+        let unknown = || Error::UnknownNamespace { pool: pool.clone() };
+        let quota = self.quota(pool).ok_or_else(unknown)?;
+        tracing::warn!(%pool, %quota, "the backend did not know the pool; registering it again");
+        self.backend.change_quota(pool, QuotaChange::Register(quota)).await.map(drop)
+    }
 }
 
 impl Manager {
@@ -82,12 +128,13 @@ impl Manager {
         quotas: HashMap<PoolName, Quota>,
         holder: Holder,
     ) -> Self {
-        Self(Arc::new(Inner { backend, quotas, holder }))
+        let registered = Arc::new(Registered { backend, quotas: RwLock::new(quotas) });
+        Self(Arc::new(Inner { registered, holder, keeper: OnceLock::new() }))
     }
 
     /// Which backend decides.
     pub fn id(&self) -> &'static str {
-        self.0.backend.id()
+        self.0.registered.backend.id()
     }
 
     /// The name under which this manager's grants are recorded.
@@ -121,22 +168,182 @@ impl Manager {
         claims: &[Claim],
         constraints: ResourceConstraintsSpec,
     ) -> Result<Vec<Result<Outcome>>> {
-        let Inner { backend, holder, .. } = &*self.0;
-        self.check_registered(pool)?;
+        let Inner { registered, holder, .. } = &*self.0;
+        registered.check(pool)?;
         if claims.is_empty() {
             return Ok(Vec::new());
         }
         let claimant = Claimant { execution, constraints, holder };
-        match backend.allocate(pool, claimant, claims).await {
+        let backend = &registered.backend;
+        let answers = match backend.allocate(pool, claimant, claims).await {
             Err(Error::UnknownNamespace { .. }) => {
-                self.register_again(pool).await?;
+                registered.register_again(pool).await?;
                 backend.allocate(pool, claimant, claims).await
             }
-            answer => answer,
+            answers => answers,
+        }?;
+        for (claim, answer) in claims.iter().zip(&answers) {
+            if let (Some(lease), Ok(Outcome::Granted(_))) = (claim.lease, answer) {
+                self.keep(pool, execution, &claim.token, lease);
+            }
         }
+        Ok(answers)
     }
 
-    /// Gives back what the tokens of one execution hold, in one round trip.
+    /// Claims units and keeps the claim's place by a ticket while they are not free: for engines that ask again from time to
+    /// time, like Flyte's. The ticket is gone when its time to live is over before the claim is repeated.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NeverGranted`] if the units are more than the quota or a cap; else as [`allocate`](Self::allocate), where
+    /// a [`Conflict`](Error::Conflict) may also be with a ticket.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the token may be held, or wait. Repeat the claim, or release the token.
+    pub async fn allocate_or_queue(
+        &self,
+        pool: &PoolName,
+        execution: &ExecutionId,
+        claim: &Claim,
+        constraints: ResourceConstraintsSpec,
+        ticket: &TicketRequest,
+    ) -> Result<Turn> {
+        let Inner { registered, holder, .. } = &*self.0;
+        registered.check(pool)?;
+        let claimant = Claimant { execution, constraints, holder };
+        let backend = &registered.backend;
+        let turn = match backend.wait(pool, claimant, claim, ticket).await {
+            Err(Error::UnknownNamespace { .. }) => {
+                registered.register_again(pool).await?;
+                backend.wait(pool, claimant, claim, ticket).await
+            }
+            turn => turn,
+        }?;
+        if let (Some(lease), Turn::Granted(_)) = (claim.lease, &turn) {
+            self.keep(pool, execution, &claim.token, lease);
+        }
+        Ok(turn)
+    }
+
+    /// Claims units and waits for them, in the order of the pool.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NeverGranted`] if the units are more than the quota or a cap; retryable errors when the server could not be
+    /// reached for longer than a ticket lasts (10 s); else as [`allocate`](Self::allocate). The claim does not wait any
+    /// more then.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the ticket is withdrawn, and units that were handed over meanwhile go on to the next one.
+    pub async fn acquire(
+        &self,
+        pool: &PoolName,
+        execution: &ExecutionId,
+        claim: Claim,
+        constraints: ResourceConstraintsSpec,
+        wait: Wait,
+    ) -> Result<Acquired> {
+        let joint = Joint { pool: pool.clone(), claim, constraints };
+        self.keeper()?.acquire(self.request(execution, joint, wait)?).await
+    }
+
+    /// Claims units without waiting for them, and answers with their guard.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, units that were granted are released.
+    pub async fn try_acquire(
+        &self,
+        pool: &PoolName,
+        execution: &ExecutionId,
+        claim: Claim,
+        constraints: ResourceConstraintsSpec,
+    ) -> Result<Acquired> {
+        let joint = Joint { pool: pool.clone(), claim, constraints };
+        let request = self.request(execution, joint, Wait::forever())?;
+        self.keeper()?.acquire(Request { patience: Patience::None, ..request }).await
+    }
+
+    /// The locks of this manager's backend, kept alive by its keeper.
+    pub fn locks(&self) -> Locks {
+        Locks::of(self.clone())
+    }
+
+    pub(crate) async fn register(&self, pool: &PoolName, quota: Quota) -> Result<()> {
+        self.0.registered.register(pool, quota).await
+    }
+
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        self.0.registered.backend()
+    }
+
+    /// Claims units of several pools, all or nothing, and waits for them.
+    ///
+    /// All are decided in one step if they are free. Else the claims wait in the order of the pools' names, each holding
+    /// what it has got so far, so that two such claims cannot wait for each other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] if a pool is named twice; else as [`acquire`](Self::acquire). Nothing is held then.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub async fn acquire_all(
+        &self,
+        execution: &ExecutionId,
+        claims: Vec<Joint>,
+        wait: Wait,
+    ) -> Result<AcquiredAll> {
+        Joint::check_distinct(&claims)?;
+        let request = |joint| self.request(execution, joint, wait);
+        let requests = claims.into_iter().map(request).collect::<Result<_>>()?;
+        self.keeper()?.acquire_all(requests).await
+    }
+
+    /// Claims units of several pools in one step, all or nothing, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] if a pool is named twice; else as [`allocate`](Self::allocate). Nothing is granted then.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, all of the tokens may be held, or none.
+    pub async fn allocate_all(
+        &self,
+        execution: &ExecutionId,
+        claims: &[Joint],
+    ) -> Result<JointOutcome> {
+        let Inner { registered, holder, .. } = &*self.0;
+        claims.iter().try_for_each(|joint| registered.check(&joint.pool))?;
+        let constraints = ResourceConstraintsSpec::NONE; // each claim brings its own
+        let claimant = Claimant { execution, constraints, holder };
+        let backend = &registered.backend;
+        let outcome = match backend.allocate_all(claimant, claims).await {
+            Err(Error::UnknownNamespace { pool }) => {
+                registered.register_again(&pool).await?;
+                backend.allocate_all(claimant, claims).await
+            }
+            outcome => outcome,
+        }?;
+        if let JointOutcome::Granted(_) = outcome {
+            for Joint { pool, claim, .. } in claims {
+                if let Some(lease) = claim.lease {
+                    self.keep(pool, execution, &claim.token, lease);
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Gives back what the tokens of one execution hold, or withdraws their tickets, in one round trip.
     ///
     /// # Errors
     ///
@@ -145,39 +352,68 @@ impl Manager {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, any of the tokens may or may not be held.
+    /// If the future is dropped, any of the tokens may or may not be held; their leases are renewed no longer.
     pub async fn release(
         &self,
         pool: &PoolName,
         execution: &ExecutionId,
         tokens: &[AllocationToken],
     ) -> Result<Vec<Released>> {
-        let backend = &self.0.backend;
-        self.check_registered(pool)?;
+        let registered = &self.0.registered;
+        registered.check(pool)?;
         if tokens.is_empty() {
             return Ok(Vec::new());
         }
-        match backend.release(pool, execution, tokens).await {
+        if let Some(keeper) = self.0.keeper.get() {
+            keeper.forget(tokens.iter().map(|token| held(pool, execution, token)).collect());
+        }
+        match registered.backend.release(pool, execution, tokens).await {
             Err(Error::UnknownNamespace { .. }) => {
-                self.register_again(pool).await?;
-                backend.release(pool, execution, tokens).await
+                registered.register_again(pool).await?;
+                registered.backend.release(pool, execution, tokens).await
             }
             answer => answer,
         }
     }
 
-    fn check_registered(&self, pool: &PoolName) -> Result<()> {
-        match self.0.quotas.contains_key(pool) || !self.0.backend.keeps_grants() {
-            true => Ok(()),
-            false => Err(Error::UnknownNamespace { pool: pool.clone() }),
-        }
+    fn request(&self, execution: &ExecutionId, joint: Joint, wait: Wait) -> Result<Request> {
+        self.0.registered.check(&joint.pool)?;
+        Ok(Request {
+            execution: execution.clone(),
+            joint,
+            priority: wait.priority(),
+            patience: Patience::Until(wait.deadline().map(Into::into)),
+        })
     }
 
-    /// Brings back a pool that the backend lost.
-    async fn register_again(&self, pool: &PoolName) -> Result<()> {
-        let unknown = || Error::UnknownNamespace { pool: pool.clone() };
-        let quota = *self.0.quotas.get(pool).ok_or_else(unknown)?;
-        tracing::warn!(%pool, %quota, "the backend did not know the pool; registering it again");
-        self.0.backend.change_quota(pool, QuotaChange::Register(quota)).await.map(drop)
+    fn keeper(&self) -> Result<&Keeper> {
+        let Inner { registered, holder, keeper } = &*self.0;
+        if let Some(keeper) = keeper.get() {
+            return Ok(keeper);
+        }
+        let started = Keeper::start(Arc::clone(registered), holder.clone())?;
+        // Of two that were started at once the second ends here.
+        Ok(keeper.get_or_init(|| started))
     }
+
+    /// Has the lease of a grant renewed.
+    fn keep(
+        &self,
+        pool: &PoolName,
+        execution: &ExecutionId,
+        token: &AllocationToken,
+        lease: Lease,
+    ) {
+        if !self.0.registered.backend.keeps_grants() {
+            return;
+        }
+        match self.keeper() {
+            Ok(keeper) => keeper.keep(held(pool, execution, token), lease),
+            Err(error) => tracing::error!(%pool, %token, %error, "the lease cannot be renewed"),
+        }
+    }
+}
+
+fn held(pool: &PoolName, execution: &ExecutionId, token: &AllocationToken) -> Held {
+    Held { pool: pool.clone(), execution: execution.clone(), token: token.clone() }
 }

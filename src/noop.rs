@@ -71,11 +71,7 @@ impl Backend for NoopBackend {
         Ok(JointOutcome::Granted(claims.iter().map(|joint| granted(&joint.claim)).collect()))
     }
 
-    async fn renew(
-        &self,
-        _: &PoolName,
-        renewals: &[Renewal<'_>],
-    ) -> Result<Vec<Result<Renewed>>> {
+    async fn renew(&self, _: &PoolName, renewals: &[Renewal<'_>]) -> Result<Vec<Result<Renewed>>> {
         Ok(renewals.iter().map(|_| Ok(Renewed::Held(None))).collect())
     }
 

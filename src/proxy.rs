@@ -5,11 +5,14 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use crate::acquire::{Acquired, Wait};
+use crate::allocation::Allocation;
 use crate::claim::{AllocationStatus, Claim, Outcome, Released, ResourceConstraintsSpec};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::manager::{Manager, ResourceManager};
 use crate::name::{AllocationToken, PluginId, PoolName, ResourceNamespace};
+use crate::ticket::{TicketRequest, Turn};
 
 /// Which token was granted in which resource: what Flyte's task events carry as
 /// `resource_pool_info`.
@@ -107,6 +110,107 @@ impl TaskResourceManager {
         });
         self.record(namespace, granted);
         Ok(answers)
+    }
+
+    /// Claims units and waits for them as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::acquire`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the claim is withdrawn, and units that were handed over meanwhile go on to the next one.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use std::time::Duration;
+    /// # use tokenpool::{AllocationToken, ExecutionId, MemoryBackend, Registrar, ResourceConstraintsSpec, ResourceRegistrar};
+    /// use tokenpool::{Acquired, Claim, Lease, Units, Wait};
+    ///
+    /// # tokio_test::block_on(async {
+    /// # let registrar = Registrar::new(Arc::new(MemoryBackend::new()));
+    /// # registrar.for_plugin("hive".parse()?).register_resource_quota(&"default".parse()?, 1)?;
+    /// # let manager = registrar.build().await?;
+    /// # let task = manager.for_execution("hive".parse()?, ExecutionId::new("p", "d", "e")?);
+    /// let namespace = "default".parse()?;
+    /// let claim = |token| Ok::<_, tokenpool::Error>(
+    ///     Claim::new(AllocationToken::new(token)?, Units::ONE).with_lease(Lease::new(Duration::from_secs(30))?),
+    /// );
+    /// let first = task.acquire(&namespace, claim("a")?, ResourceConstraintsSpec::NONE).await?;
+    /// let wait = Wait::within(Duration::from_millis(20))?;
+    /// match task.acquire_with(&namespace, claim("b")?, ResourceConstraintsSpec::NONE, wait).await? {
+    ///     Acquired::TimedOut(ticket) => assert_eq!(ticket.position, 1),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// first.release().await?;
+    /// # Ok::<(), tokenpool::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn acquire(
+        &self,
+        namespace: &ResourceNamespace,
+        claim: impl Into<Claim>,
+        constraints: ResourceConstraintsSpec,
+    ) -> Result<Allocation> {
+        match self.acquire_with(namespace, claim, constraints, Wait::forever()).await? {
+            Acquired::Granted(allocation) => Ok(allocation),
+            other => Err(Error::Protocol { operation: "acquire", reply: format!("{other:?}") }),
+        }
+    }
+
+    /// Claims units and waits for them with a deadline, or a priority.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::acquire`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub async fn acquire_with(
+        &self,
+        namespace: &ResourceNamespace,
+        claim: impl Into<Claim>,
+        constraints: ResourceConstraintsSpec,
+        wait: Wait,
+    ) -> Result<Acquired> {
+        let (pool, claim) = (PoolName::of(&self.plugin, namespace)?, claim.into());
+        let token = claim.token.clone();
+        let acquired =
+            self.manager.acquire(&pool, &self.execution, claim, constraints, wait).await?;
+        if let Acquired::Granted(_) = acquired {
+            self.record(namespace, std::iter::once(&token));
+        }
+        Ok(acquired)
+    }
+
+    /// Claims units, or keeps the claim's place by a ticket until it is repeated. As [`Manager::allocate_or_queue`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::allocate_or_queue`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Manager::allocate_or_queue`].
+    pub async fn allocate_or_queue(
+        &self,
+        namespace: &ResourceNamespace,
+        claim: impl Into<Claim>,
+        constraints: ResourceConstraintsSpec,
+        ticket: &TicketRequest,
+    ) -> Result<Turn> {
+        let (pool, claim) = (PoolName::of(&self.plugin, namespace)?, claim.into());
+        let manager = &self.manager;
+        let turn =
+            manager.allocate_or_queue(&pool, &self.execution, &claim, constraints, ticket).await?;
+        if let Turn::Granted(_) = turn {
+            self.record(namespace, std::iter::once(&claim.token));
+        }
+        Ok(turn)
     }
 
     /// Gives back what many tokens hold, in one round trip. The answers stand in the tokens' order.

@@ -11,6 +11,8 @@ mod faults;
 mod flyte;
 /// Pools that other writers change, too.
 mod foreign;
+/// Guards, waiting callers, the keeper and locks.
+mod guards;
 /// Registration, building and the manager's table.
 mod registration;
 /// Random sequences of operations, Redis against memory.

@@ -158,11 +158,7 @@ pub(super) struct Tickets {
 
 impl Tickets {
     pub(super) fn read(fields: &mut Fields) -> Option<Self> {
-        Some(Self {
-            counted: fields.number()?,
-            records: fields.number()?,
-            ranks: fields.number()?,
-        })
+        Some(Self { counted: fields.number()?, records: fields.number()?, ranks: fields.number()? })
     }
 }
 

@@ -187,15 +187,17 @@ pub(super) async fn allocate_all(
     let refused = fields.number().ok_or_else(|| unexpected(operation, "no number"))?;
     let answers = fields.values();
     let Some(refused) = refused.checked_sub(1) else {
-        let grant = |(joint, answer): (&Joint, &Value)| match decision(
-            execution,
-            &joint.claim,
-            answer,
-        )?? {
-            Decision::Granted(grant) => Ok(grant),
-            _ => Err(unexpected(operation, answer)),
-        };
-        return claims.iter().zip(&answers).map(grant).collect::<Result<_>>().map(JointOutcome::Granted);
+        let grant =
+            |(joint, answer): (&Joint, &Value)| match decision(execution, &joint.claim, answer)?? {
+                Decision::Granted(grant) => Ok(grant),
+                _ => Err(unexpected(operation, answer)),
+            };
+        return claims
+            .iter()
+            .zip(&answers)
+            .map(grant)
+            .collect::<Result<_>>()
+            .map(JointOutcome::Granted);
     };
     let joint = usize::try_from(refused).ok().and_then(|refused| claims.get(refused));
     let (Some(joint), Some(answer)) = (joint, answers.into_iter().next()) else {

@@ -65,7 +65,8 @@ impl PoolKeys {
 
     /// Every key with the type of what it holds.
     pub(super) fn types(&self) -> impl Iterator<Item = (&str, &'static str)> {
-        let types = ["set", "hash", "hash", "zset", "hash", "zset", "zset", "zset", "zset", "stream"];
+        let types =
+            ["set", "hash", "hash", "zset", "hash", "zset", "zset", "zset", "zset", "stream"];
         self.with_journal().into_iter().zip(types)
     }
 }

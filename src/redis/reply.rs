@@ -202,7 +202,11 @@ pub(super) fn parse_record(record: &str) -> Option<GrantRecord> {
 }
 
 /// Reads `<units> <rank> <project cap or -> <domain cap or -> <since, in seconds> <channel or -> <holder> <execution>`.
-pub(super) fn parse_ticket(member: Member, record: &str, time_left: Duration) -> Option<TicketRecord> {
+pub(super) fn parse_ticket(
+    member: Member,
+    record: &str,
+    time_left: Duration,
+) -> Option<TicketRecord> {
     let mut words = record.splitn(8, ' ');
     let units = Units::new(words.next()?.parse().ok()?).ok()?;
     let _rank = words.next()?;

@@ -61,9 +61,8 @@ pub(super) struct Call {
 impl Script {
     /// A call with these keys, to which the arguments are to be added.
     pub(super) fn on(&'static self, keys: &[&str]) -> Call {
-        let digest = self
-            .digest
-            .get_or_init(|| sha1_smol::Sha1::from(&*self.source()).digest().to_string());
+        let digest =
+            self.digest.get_or_init(|| sha1_smol::Sha1::from(&*self.source()).digest().to_string());
         let mut cmd = Cmd::with_capacity(16, 640); // what a claim takes, without growing
         cmd.arg("EVALSHA").arg(digest).arg(keys.len()).arg(keys);
         Call { script: self, cmd }

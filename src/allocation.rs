@@ -1,0 +1,113 @@
+//! The guard of units that are held.
+
+use tokio::sync::watch;
+
+use crate::claim::{FencingNumber, Grant, Released, Units};
+use crate::error::Result;
+use crate::execution::ExecutionId;
+use crate::keeper::{Held, Keeper};
+use crate::name::{AllocationToken, PoolName};
+
+/// Units that are held as long as this guard is. Its lease, if the claim has one, is renewed in the background.
+///
+/// # Dropping
+///
+/// Dropping the guard releases the units in the background, on a thread of the manager's own, whether or not the caller has
+/// a runtime. If the process ends before that is done, or the server cannot be reached, the lease returns them; without
+/// a lease they stay held until somebody releases the token. [`release`](Self::release) says when it is done.
+#[derive(Debug)]
+#[must_use = "units are released when the guard is dropped"]
+pub struct Allocation {
+    /// None once released.
+    keeper: Option<Keeper>,
+    held: Held,
+    grant: Grant,
+    /// Turns true when the lease is lost; none where there is no lease.
+    lost: Option<watch::Receiver<bool>>,
+}
+
+impl Allocation {
+    pub(crate) fn new(
+        keeper: Keeper,
+        held: Held,
+        grant: Grant,
+        lost: Option<watch::Receiver<bool>>,
+    ) -> Self {
+        Self { keeper: Some(keeper), held, grant, lost }
+    }
+
+    /// Gives the units back, and hands them on to whoever waits for them.
+    ///
+    /// # Errors
+    ///
+    /// What the server or the way to it reports. After an error that [is retryable](crate::Error::is_retryable) it is tried
+    /// again in the background until the server answers.
+    ///
+    /// # Cancel safety
+    ///
+    /// The units are given back even if the future is dropped once it has been polled; before that, dropping it drops the
+    /// guard.
+    pub async fn release(mut self) -> Result<Released> {
+        match self.keeper.take() {
+            Some(keeper) => keeper.release(self.held.clone()).await,
+            None => Ok(Released::NotHeld),
+        }
+    }
+
+    /// Ends when the lease is lost: it could not be renewed for its whole length, or somebody took the units away. Never
+    /// ends without a lease.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped and asked for again.
+    pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        let lost = self.lost.clone();
+        async move {
+            let Some(mut lost) = lost else { return std::future::pending().await };
+            // The other end is gone when the lease was forgotten on purpose: released, not lost.
+            if lost.wait_for(|lost| *lost).await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Whether the lease is known to be lost.
+    pub fn is_lost(&self) -> bool {
+        self.lost.as_ref().is_some_and(|lost| *lost.borrow())
+    }
+
+    /// The grant's number, larger than that of every earlier grant of the pool; none from `noop`.
+    ///
+    /// Send it along to what the units protect, so that it can refuse whoever comes with a smaller one.
+    pub fn fencing_number(&self) -> Option<FencingNumber> {
+        self.grant.fencing_number
+    }
+
+    /// Units held.
+    pub fn units(&self) -> Units {
+        self.grant.units
+    }
+
+    /// The token under which they are held.
+    pub fn token(&self) -> &AllocationToken {
+        &self.held.token
+    }
+
+    /// The execution that the token belongs to.
+    pub fn execution(&self) -> &ExecutionId {
+        &self.held.execution
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &PoolName {
+        &self.held.pool
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.take() {
+            keeper.release_later(self.held.clone());
+        }
+    }
+}
