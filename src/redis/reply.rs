@@ -24,6 +24,8 @@ pub(super) enum Answer {
     Never { limit: What, size: u64 },
     Queued,
     Foreign,
+    /// More is due than one call does.
+    More,
     Released(Released),
     Unregistered,
     Newer { schema: String },
@@ -108,6 +110,7 @@ impl Answer {
             }
             "queued" => Some(Self::Queued),
             "foreign" => Some(Self::Foreign),
+            "more" => Some(Self::More),
             "withdrawn" => Some(Self::Released(Released::Withdrawn)),
             "released" => Some(Self::Released(Released::Units(number()?))),
             "unheld" => Some(Self::Released(Released::NotHeld)),
