@@ -16,12 +16,11 @@ use super::renewals::{Entry, Id, Renewals};
 use super::{Command, Held, Keeper, Patience, Request, gone};
 use crate::acquire::{Acquired, AcquiredAll};
 use crate::allocation::Allocation;
-use crate::backend::Backend;
 use crate::claim::{Claimant, Grant, JointOutcome, Lease, Released, ResourceConstraintsSpec};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
-use crate::manager::Registered;
 use crate::name::{Holder, PoolName};
+use crate::registered::Registered;
 use crate::ticket::{Channel, Notice, Renewal};
 
 /// How long the last releases may take when the manager is gone.
@@ -30,10 +29,11 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// Where a keeper works.
 #[derive(Debug)]
 pub(super) struct Desk {
-    pub(super) registered: Arc<Registered>,
+    registered: Registered,
     holder: Holder,
     handle: mpsc::WeakUnboundedSender<Command>,
-    backend: OnceCell<Arc<dyn Backend>>,
+    /// The same through a connection of its own.
+    own: OnceCell<Registered>,
     channel: OnceCell<Channel>,
     renewals: Mutex<Renewals>,
     /// Something may be due before what was next.
@@ -44,7 +44,7 @@ pub(super) struct Desk {
 impl Desk {
     /// Begins work on a thread of its own.
     pub(super) fn open(
-        registered: Arc<Registered>,
+        registered: Registered,
         holder: Holder,
         handle: mpsc::WeakUnboundedSender<Command>,
         inbox: mpsc::UnboundedReceiver<Command>,
@@ -53,7 +53,7 @@ impl Desk {
             registered,
             holder,
             handle,
-            backend: OnceCell::new(),
+            own: OnceCell::new(),
             channel: OnceCell::new(),
             renewals: Mutex::default(),
             earlier: Notify::new(),
@@ -121,14 +121,15 @@ impl Desk {
         id
     }
 
-    pub(super) async fn backend(&self) -> Result<&Arc<dyn Backend>> {
-        self.backend.get_or_try_init(|| self.registered.backend().detached()).await
+    /// The pools, through a connection that is made for the first call.
+    pub(super) async fn pools(&self) -> Result<&Registered> {
+        self.own.get_or_try_init(|| self.registered.detached()).await
     }
 
     /// The channel of this process's tickets, opened for the first of them.
     pub(super) async fn channel(self: &Arc<Self>) -> Result<&Channel> {
         let open = async || {
-            let mut inbox = self.backend().await?.listen().await?;
+            let mut inbox = self.pools().await?.backend().listen().await?;
             let desk = Arc::downgrade(self);
             tokio::spawn(async move {
                 while let Some(notice) = inbox.notices.recv().await {
@@ -177,8 +178,8 @@ impl Desk {
                 lease: *lease,
             })
             .collect();
-        let answers = match self.backend().await {
-            Ok(backend) => backend.renew(pool, &wanted).await,
+        let answers = match self.pools().await {
+            Ok(pools) => pools.backend().renew(pool, &wanted).await,
             Err(error) => Err(error),
         };
         let mut renewals = self.renewals();
@@ -223,7 +224,8 @@ impl Desk {
 
     async fn release_once(&self, held: &Held) -> Result<Released> {
         let tokens = std::slice::from_ref(&held.token);
-        let released = self.backend().await?.release(&held.pool, &held.execution, tokens).await?;
+        let backend = self.pools().await?.backend();
+        let released = backend.release(&held.pool, &held.execution, tokens).await?;
         Ok(released.first().copied().unwrap_or(Released::NotHeld))
     }
 
@@ -295,14 +297,7 @@ impl Desk {
         let claims: Vec<_> = requests.iter().map(|request| request.joint.clone()).collect();
         let claimant = self.claimant(&first.execution, ResourceConstraintsSpec::NONE);
         let asked = Instant::now();
-        let outcome = match self.backend().await?.allocate_all(claimant, &claims).await {
-            Err(Error::UnknownNamespace { pool }) => {
-                self.registered.register_again(&pool).await?;
-                self.backend().await?.allocate_all(claimant, &claims).await
-            }
-            outcome => outcome,
-        };
-        match outcome {
+        match self.pools().await?.allocate_all(claimant, &claims).await {
             Ok(JointOutcome::Granted(grants)) => {
                 let allocation = |(request, grant): (&Request, Grant)| {
                     self.allocation(request.held(), request.joint.claim.lease, grant, asked)

@@ -7,8 +7,6 @@ mod desk;
 mod place;
 mod renewals;
 
-use std::sync::Arc;
-
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -17,8 +15,8 @@ use crate::acquire::{Acquired, AcquiredAll};
 use crate::claim::{Joint, Lease, Released};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
-use crate::manager::Registered;
 use crate::name::{AllocationToken, Holder, Member, PoolName};
+use crate::registered::Registered;
 use crate::ticket::Priority;
 
 const THIS_PROCESS: &str = "a thread of this process";
@@ -66,7 +64,7 @@ enum Command {
 
 impl Keeper {
     /// Starts a keeper over connections of its own.
-    pub(crate) fn start(registered: Arc<Registered>, holder: Holder) -> Result<Self> {
+    pub(crate) fn start(registered: Registered, holder: Holder) -> Result<Self> {
         let (commands, inbox) = mpsc::unbounded_channel();
         Desk::open(registered, holder, commands.downgrade(), inbox).map_err(|source| {
             Error::Unavailable {

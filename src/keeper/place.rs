@@ -11,7 +11,7 @@ use super::desk::Desk;
 use super::renewals::{Entry, Id};
 use super::{Patience, Request, gone};
 use crate::claim::{Grant, Joint, Lease, Outcome, Refusal};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ticket::{Ticket, TicketRequest, Turn};
 
 /// How long a ticket outlives its process, and so does what was handed to it.
@@ -73,16 +73,10 @@ impl<'a> Place<'a> {
     pub(super) async fn try_once(&self) -> Result<End> {
         let Request { execution, joint, .. } = self.request;
         let Joint { pool, claim, constraints } = joint;
-        let (backend, asked) = (self.desk.backend().await?, Instant::now());
+        let (pools, asked) = (self.desk.pools().await?, Instant::now());
         let claimant = self.desk.claimant(execution, *constraints);
         let claims = std::slice::from_ref(claim);
-        let answers = match backend.allocate(pool, claimant, claims).await {
-            Err(Error::UnknownNamespace { .. }) => {
-                self.desk.registered.register_again(pool).await?;
-                backend.allocate(pool, claimant, claims).await
-            }
-            answers => answers,
-        }?;
+        let answers = pools.allocate(pool, claimant, claims).await?;
         match answers.into_iter().next() {
             Some(Ok(Outcome::Granted(grant))) => Ok(End::Granted(grant, asked)),
             Some(Ok(Outcome::Refused(refusal))) => Ok(End::Refused(refusal)),
@@ -95,18 +89,11 @@ impl<'a> Place<'a> {
         let Request { execution, joint, priority, .. } = self.request;
         let Joint { pool, claim, constraints } = joint;
         let desk = self.desk;
-        let backend = desk.backend().await?;
         let ticket = TicketRequest::new(lasts()?)
             .with_priority(*priority)
             .with_channel(desk.channel().await?.clone());
         let claimant = desk.claimant(execution, *constraints);
-        match backend.wait(pool, claimant, claim, &ticket).await {
-            Err(Error::UnknownNamespace { .. }) => {
-                desk.registered.register_again(pool).await?;
-                backend.wait(pool, claimant, claim, &ticket).await
-            }
-            turn => turn,
-        }
+        desk.pools().await?.wait(pool, claimant, claim, &ticket).await
     }
 
     async fn time_is_up(&self, last: Option<Ticket>) -> Ticket {
