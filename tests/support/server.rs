@@ -43,10 +43,6 @@ impl Clock {
         tokenpool::Clock::now(&*self.twin)
     }
 
-    pub(crate) fn millis(&self) -> u64 {
-        let since_epoch = self.now().duration_since(UNIX_EPOCH).unwrap();
-        u64::try_from(since_epoch.as_millis()).unwrap()
-    }
 
     pub(crate) fn advance(&self, by: Duration) {
         self.twin.advance(by);
