@@ -24,7 +24,7 @@ use super::claims::Asked;
 use super::now::Now;
 use super::pool::Pool;
 use super::queue::{Filed, scope_of};
-use crate::claim::{Claim, Claimant, Lease, ResourceConstraintsSpec, Units};
+use crate::claim::{Claim, Claimant, Lease, ResourceConstraint, ResourceConstraintsSpec, Units};
 use crate::error::Result;
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Holder, Member, PoolName};
@@ -281,25 +281,28 @@ impl Protocol {
             })
     }
 
+    /// Whether every grant fitted, seen with those that were there before it and still are.
     fn never_too_much(&self, state: &State) -> bool {
-        let units = |belongs: &dyn Fn(&Client) -> bool| {
-            let held = self.clients.iter().filter(|client| belongs(client));
-            let records = held.filter_map(|client| state.pool.grants.get(&client.member));
-            records.map(|record| record.units.get()).sum::<u64>()
+        let grants = &state.pool.grants;
+        let fitted = |client: &Client| {
+            let Some(record) = grants.get(&client.member) else { return true };
+            let units = |belongs: &dyn Fn(&Member) -> bool| {
+                let records = grants.iter().filter(|(member, _)| belongs(member));
+                let before = records.filter(|(_, r)| r.fencing_number <= record.fencing_number);
+                before.map(|(_, record)| record.units.get()).sum::<u64>()
+            };
+            let (project, domain) = scope_of(&client.member);
+            let fits =
+                |cap: Option<ResourceConstraint>, used| cap.is_none_or(|cap| used <= cap.value());
+            let ResourceConstraintsSpec {
+                project_scope_resource_constraint: project_cap,
+                namespace_scope_resource_constraint: domain_cap,
+            } = client.caps;
+            fits(project_cap, units(&|other| scope_of(other).0 == project))
+                && fits(domain_cap, units(&|other| scope_of(other) == (project, domain)))
         };
-        units(&|_| true) <= QUOTA
-            && self.clients.iter().all(|client| {
-                let (project, domain) = scope_of(&client.member);
-                let caps = client.caps;
-                let fits = |cap: Option<u64>, used| cap.is_none_or(|cap| used <= cap);
-                let of_project = units(&|other| scope_of(&other.member).0 == project);
-                let of_domain = units(&|other| scope_of(&other.member) == (project, domain));
-                fits(caps.project_scope_resource_constraint.map(|cap| cap.value()), of_project)
-                    && fits(
-                        caps.namespace_scope_resource_constraint.map(|cap| cap.value()),
-                        of_domain,
-                    )
-            })
+        let all = grants.values().map(|record| record.units.get()).sum::<u64>();
+        all <= QUOTA && self.clients.iter().all(fitted)
     }
 }
 
@@ -370,6 +373,10 @@ impl Model for Protocol {
             Property::always("counters equal records", |_, state: &State| {
                 state.pool.check().is_clean()
             }),
+            Property::always(
+                "nobody holds and waits, and all tickets have their place and end",
+                |_, state: &State| is_whole(&state.pool),
+            ),
             Property::always("fencing numbers grow", |_, state: &State| {
                 state.broken != Some(Rule::FencingNumbersGrow)
             }),
@@ -462,7 +469,12 @@ fn broken(order: Order, before: &Pool, after: &Pool, now: Now) -> Option<Rule> {
     let barged = new.keys().any(|granted| {
         runnable.iter().any(|&(member, filed)| match before.queue.unsorted().get(*granted) {
             Some(ticket) => stands_before(order, (member, filed), (granted, ticket)),
-            None => before.queue.unsorted().contains_key(member),
+            // It came last. Between projects, fair shares may let it go first.
+            None => {
+                let of_one_project = scope_of(member).0 == scope_of(granted).0;
+                let was_there = before.queue.unsorted().contains_key(member);
+                was_there && (order != Order::Fair || of_one_project)
+            }
         })
     });
     if barged {
@@ -481,6 +493,18 @@ fn broken(order: Order, before: &Pool, after: &Pool, now: Now) -> Option<Rule> {
         fits(filed) && !uncapped.iter().any(|other| gives_way_to(&other))
     });
     forgotten.then_some(Rule::NobodyIsForgotten)
+}
+
+fn is_whole(pool: &Pool) -> bool {
+    let tickets = pool.queue.unsorted();
+    let positions: BTreeSet<_> = tickets.keys().map(|member| pool.queue.position(member)).collect();
+    let numbers: BTreeSet<_> = (1..=tickets.len() as u64).map(Some).collect();
+    let has_end = |member: &Member| {
+        let end = pool.leases.score(member);
+        end.is_some_and(|end| pool.due.is_some_and(|due| due <= end))
+    };
+    let is_alone = |member| has_end(member) && !pool.grants.contains_key(member);
+    positions == numbers && tickets.keys().all(is_alone) && pool.grants.keys().all(has_end)
 }
 
 /// Whether a ticket stands before another for certain: between projects, fair shares may say so or otherwise.
@@ -522,10 +546,10 @@ fn explore(bounds: Bounds, order: Order, roles: [Role; CLIENTS]) -> Result<()> {
     Ok(())
 }
 
-/// Two of a project that may have one unit, in different domains, and one of another that needs the whole pool.
+/// Two of a project, of which one may run only if the project has nothing, and one of another that needs the whole pool.
 fn capped_project() -> [Role; CLIENTS] {
-    let capped = |domain| Role { project_cap: Some(1), ..role(domain, 1) };
-    [capped("p:d"), capped("p:e"), Role { project_cap: Some(2), ..role("q:d", 2) }]
+    let capped = |domain, cap| Role { project_cap: Some(cap), ..role(domain, 1) };
+    [capped("p:d", 1), capped("p:e", 2), Role { project_cap: Some(2), ..role("q:d", 2) }]
 }
 
 /// Two of a domain that may have one unit, and one that is more urgent and may pass.
