@@ -64,13 +64,13 @@ if not due then
         local recorded = pcall('HSETNX', grants, member,
           units .. ' ' .. fence .. ' ' .. time[1] .. ' ' .. holder .. ' ' .. execution)
         if recorded == 1 then
-          local leased = 1
+          local leased, ends = 1, nil
           if lease ~= '-' then
-            local ends = string.format('%.0f', time[1] * 1000 + time[2] / 1000 + lease)
+            ends = string.format('%.0f', time[1] * 1000 + time[2] / 1000 + lease)
             leased = pcall('ZADD', leases, ends, member)
-            if counters[4] == false or ends < counters[4] then call('HSET', usage, 'due', ends) end
           end
           if leased == 1 then
+            if ends and (not counters[4] or ends < counters[4]) then call('HSET', usage, 'due', ends) end
             call('HINCRBY', usage, 'issued', units)
             return 'granted ' .. fence
           end

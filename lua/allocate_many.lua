@@ -47,6 +47,13 @@ end
 local issued, limit, quota = counters[1] + 0, counters[2] + 0, counters[3] + 0
 local in_project, in_domain, due = (counters[4] or 0) + 0, (counters[5] or 0) + 0, counters[7]
 project_cap, domain_cap = tonumber(project_cap), tonumber(domain_cap)
+-- Shows the key's type before anything is changed.
+for i = 9, #ARGV, 3 do
+  if ARGV[i] ~= '-' then
+    call('ZCARD', leases)
+    break
+  end
+end
 local tail = ' ' .. time[1] .. ' ' .. holder .. ' ' .. execution
 
 local answers, taken, soonest = {}, 0, nil
