@@ -24,8 +24,9 @@
 -- ARGV[12] channel: where to tell that a ticket's turn came, or -
 -- Returns an answer (see README.md): granted, held, conflict, pool, project, domain, queue, waiting, never, unregistered,
 -- newer
--- Cost: 7 commands granted, 8 with a lease, 3 refused by the quota (2 without leases), whatever the number of holders,
--- scopes and tickets; more while tickets wait or a lease has ended, logarithmic in their number
+-- Cost: 7 commands granted, 8 with a lease, 9 if it is the next to end, 2 refused by the quota, 3 where leases are held,
+-- whatever the number of holders, scopes and tickets; more while tickets wait or a lease has ended, logarithmic in their
+-- number
 
 local call, pcall = redis.call, redis.pcall
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)

@@ -21,8 +21,8 @@
 -- ARGV[7..] member, units, lease: of each claim; the lease in milliseconds, or - to hold until released
 -- Returns an array with an answer (see README.md) per claim: granted, held, conflict, pool, project, domain, queue; or one
 -- answer for all: unregistered, newer
--- Cost: 5 commands, and 2 for each granted (3 with a lease) or 1 for each refused claim; more while tickets wait or a
--- lease has ended
+-- Cost: 5 commands, 6 with leases, and 2 for each granted (3 with a lease) or 1 for each refused claim; more if one is the
+-- next to end, while tickets wait or a lease has ended
 
 local call, pcall = redis.call, redis.pcall
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)

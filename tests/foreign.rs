@@ -367,7 +367,8 @@ async fn a_waiting_token_that_another_writer_adds_is_counted_once() {
             }
             "several pools" => {
                 let (execution, holder) = (execution(theirs), Holder::new("test").unwrap());
-                let claimant = Claimant { execution: &execution, constraints: FREE, holder: &holder };
+                let claimant =
+                    Claimant { execution: &execution, constraints: FREE, holder: &holder };
                 let joint = Joint { pool: name, claim: with_lease, constraints: FREE };
                 let outcome = backend.allocate_all(claimant, &[joint]).await.unwrap();
                 assert!(matches!(outcome, JointOutcome::Granted(_)), "{outcome:?}");
