@@ -216,6 +216,12 @@ impl Pool {
         format!("{{{}}}:{what}", self.key())
     }
 
+    /// The keys that most scripts take.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let others = ["usage", "grants", "leases", "tickets", "queue", "lines", "turns", "shares"];
+        [self.key()].into_iter().chain(others.map(|what| self.key_of(what))).collect()
+    }
+
     pub(crate) async fn claim_many(
         &self,
         path: &str,
@@ -446,7 +452,10 @@ pub(crate) fn everything(connection: &mut redis::Connection) -> Vec<(String, Vec
             "stream" => {
                 let entries: Vec<(String, Vec<String>)> =
                     redis::from_redis_value(command(&["XRANGE", &key, "-", "+"])).unwrap();
-                entries.into_iter().map(|(id, words)| [vec![id], words].concat().join(" ")).collect()
+                entries
+                    .into_iter()
+                    .map(|(id, words)| [vec![id], words].concat().join(" "))
+                    .collect()
             }
             "string" => vec![redis::from_redis_value(command(&["GET", &key])).unwrap()],
             other => panic!("{key} is a {other}"),
