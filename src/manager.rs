@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 
@@ -12,13 +12,13 @@ use crate::claim::{
     AllocationStatus, Claim, Claimant, Joint, JointOutcome, Lease, Outcome, Quota, Released,
     ResourceConstraintsSpec,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::execution::ExecutionId;
 use crate::keeper::{Held, Keeper, Patience, Request};
 use crate::lock::Locks;
 use crate::name::{AllocationToken, Holder, PluginId, PoolName, ResourceNamespace};
-use crate::pool::QuotaChange;
 use crate::proxy::TaskResourceManager;
+use crate::registered::Registered;
 use crate::ticket::{TicketRequest, Turn};
 
 /// What a plugin sees: Flyte's `core.ResourceManager`.
@@ -38,7 +38,7 @@ pub trait ResourceManager: Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// An error is never a "no": the request breaks a rule and nothing was sent, or the answer is
-    /// unknown, which [`Error::is_retryable`] tells apart. After a retryable error the token may be
+    /// unknown, which [`is_retryable`](crate::Error::is_retryable) tells apart. After a retryable error the token may be
     /// held; repeating the same call is the remedy.
     ///
     /// # Cancel safety
@@ -76,51 +76,10 @@ pub struct Manager(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    registered: Arc<Registered>,
+    registered: Registered,
     holder: Holder,
     /// Started for the first lease or waiting claim.
     keeper: OnceLock<Keeper>,
-}
-
-/// The pools of a manager and where they are kept.
-#[derive(Debug)]
-pub(crate) struct Registered {
-    backend: Arc<dyn Backend>,
-    /// Grows with the locks that are used. None for a pool that somebody else registers.
-    quotas: RwLock<HashMap<PoolName, Option<Quota>>>,
-}
-
-impl Registered {
-    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
-        &self.backend
-    }
-
-    pub(crate) fn check(&self, pool: &PoolName) -> Result<()> {
-        match self.entry(pool).is_some() || !self.backend.keeps_grants() {
-            true => Ok(()),
-            false => Err(Error::UnknownNamespace { pool: pool.clone() }),
-        }
-    }
-
-    fn entry(&self, pool: &PoolName) -> Option<Option<Quota>> {
-        self.quotas.read().unwrap_or_else(PoisonError::into_inner).get(pool).copied()
-    }
-
-    /// Registers one pool more.
-    async fn register(&self, pool: &PoolName, quota: Quota) -> Result<()> {
-        self.backend.change_quota(pool, QuotaChange::Register(quota)).await?;
-        let mut quotas = self.quotas.write().unwrap_or_else(PoisonError::into_inner);
-        quotas.insert(pool.clone(), Some(quota));
-        Ok(())
-    }
-
-    /// Brings back a pool that the backend lost.
-    pub(crate) async fn register_again(&self, pool: &PoolName) -> Result<()> {
-        let unknown = || Error::UnknownNamespace { pool: pool.clone() };
-        let quota = self.entry(pool).flatten().ok_or_else(unknown)?;
-        tracing::warn!(%pool, %quota, "the backend did not know the pool; registering it again");
-        self.backend.change_quota(pool, QuotaChange::Register(quota)).await.map(drop)
-    }
 }
 
 impl Manager {
@@ -130,7 +89,7 @@ impl Manager {
         holder: Holder,
     ) -> Self {
         let quotas = quotas.into_iter().map(|(pool, quota)| (pool, Some(quota))).collect();
-        Self::of(backend, quotas, holder)
+        Self::of(Registered::new(backend, quotas), holder)
     }
 
     /// A manager of pools that exist already, whose quotas are somebody else's business: an operator's, or those of the
@@ -140,21 +99,17 @@ impl Manager {
         pools: impl IntoIterator<Item = PoolName>,
         holder: Holder,
     ) -> Self {
-        Self::of(backend, pools.into_iter().map(|pool| (pool, None)).collect(), holder)
+        let pools = pools.into_iter().map(|pool| (pool, None)).collect();
+        Self::of(Registered::new(backend, pools), holder)
     }
 
-    fn of(
-        backend: Arc<dyn Backend>,
-        quotas: HashMap<PoolName, Option<Quota>>,
-        holder: Holder,
-    ) -> Self {
-        let registered = Arc::new(Registered { backend, quotas: RwLock::new(quotas) });
+    fn of(registered: Registered, holder: Holder) -> Self {
         Self(Arc::new(Inner { registered, holder, keeper: OnceLock::new() }))
     }
 
     /// Which backend decides.
     pub fn id(&self) -> &'static str {
-        self.0.registered.backend.id()
+        self.backend().id()
     }
 
     /// The name under which this manager's grants are recorded.
@@ -174,8 +129,8 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownNamespace`] if the pool was not registered with this manager; inside,
-    /// [`Error::Conflict`] if a token is held with other units or by another execution; else as
+    /// [`UnknownNamespace`](crate::Error::UnknownNamespace) if the pool was not registered with this manager; inside,
+    /// [`Conflict`](crate::Error::Conflict) if a token is held with other units or by another execution; else as
     /// [`ResourceManager::allocate_resource`].
     ///
     /// # Cancel safety
@@ -194,14 +149,7 @@ impl Manager {
             return Ok(Vec::new());
         }
         let claimant = Claimant { execution, constraints, holder };
-        let backend = &registered.backend;
-        let answers = match backend.allocate(pool, claimant, claims).await {
-            Err(Error::UnknownNamespace { .. }) => {
-                registered.register_again(pool).await?;
-                backend.allocate(pool, claimant, claims).await
-            }
-            answers => answers,
-        }?;
+        let answers = registered.allocate(pool, claimant, claims).await?;
         for (claim, answer) in claims.iter().zip(&answers) {
             if let (Some(lease), Ok(Outcome::Granted(_))) = (claim.lease, answer) {
                 self.keep(pool, execution, &claim.token, lease);
@@ -215,8 +163,8 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::NeverGranted`] if the units are more than the quota or a cap; else as [`allocate`](Self::allocate), where
-    /// a [`Conflict`](Error::Conflict) may also be with a ticket.
+    /// [`NeverGranted`](crate::Error::NeverGranted) if the units are more than the quota or a cap; else as [`allocate`](Self::allocate), where
+    /// a [`Conflict`](crate::Error::Conflict) may also be with a ticket.
     ///
     /// # Cancel safety
     ///
@@ -232,14 +180,7 @@ impl Manager {
         let Inner { registered, holder, .. } = &*self.0;
         registered.check(pool)?;
         let claimant = Claimant { execution, constraints, holder };
-        let backend = &registered.backend;
-        let turn = match backend.wait(pool, claimant, claim, ticket).await {
-            Err(Error::UnknownNamespace { .. }) => {
-                registered.register_again(pool).await?;
-                backend.wait(pool, claimant, claim, ticket).await
-            }
-            turn => turn,
-        }?;
+        let turn = registered.wait(pool, claimant, claim, ticket).await?;
         if let (Some(lease), Turn::Granted(_)) = (claim.lease, &turn) {
             self.keep(pool, execution, &claim.token, lease);
         }
@@ -250,7 +191,7 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::NeverGranted`] if the units are more than the quota or a cap; retryable errors when the server could not be
+    /// [`NeverGranted`](crate::Error::NeverGranted) if the units are more than the quota or a cap; retryable errors when the server could not be
     /// reached for longer than a ticket lasts (10 s); else as [`allocate`](Self::allocate). The claim does not wait any
     /// more then.
     ///
@@ -310,7 +251,7 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] if a pool is named twice; else as [`acquire`](Self::acquire). Nothing is held then.
+    /// [`InvalidArgument`](crate::Error::InvalidArgument) if a pool is named twice; else as [`acquire`](Self::acquire). Nothing is held then.
     ///
     /// # Cancel safety
     ///
@@ -331,7 +272,7 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] if a pool is named twice; else as [`allocate`](Self::allocate). Nothing is granted then.
+    /// [`InvalidArgument`](crate::Error::InvalidArgument) if a pool is named twice; else as [`allocate`](Self::allocate). Nothing is granted then.
     ///
     /// # Cancel safety
     ///
@@ -345,14 +286,7 @@ impl Manager {
         claims.iter().try_for_each(|joint| registered.check(&joint.pool))?;
         let constraints = ResourceConstraintsSpec::NONE; // each claim brings its own
         let claimant = Claimant { execution, constraints, holder };
-        let backend = &registered.backend;
-        let outcome = match backend.allocate_all(claimant, claims).await {
-            Err(Error::UnknownNamespace { pool }) => {
-                registered.register_again(&pool).await?;
-                backend.allocate_all(claimant, claims).await
-            }
-            outcome => outcome,
-        }?;
+        let outcome = registered.allocate_all(claimant, claims).await?;
         if let JointOutcome::Granted(_) = outcome {
             for Joint { pool, claim, .. } in claims {
                 if let Some(lease) = claim.lease {
@@ -367,7 +301,7 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownNamespace`] if the pool was not registered with this manager; else as
+    /// [`UnknownNamespace`](crate::Error::UnknownNamespace) if the pool was not registered with this manager; else as
     /// [`ResourceManager::release_resource`].
     ///
     /// # Cancel safety
@@ -387,13 +321,7 @@ impl Manager {
         if let Some(keeper) = self.0.keeper.get() {
             keeper.forget(tokens.iter().map(|token| held(pool, execution, token)).collect());
         }
-        match registered.backend.release(pool, execution, tokens).await {
-            Err(Error::UnknownNamespace { .. }) => {
-                registered.register_again(pool).await?;
-                registered.backend.release(pool, execution, tokens).await
-            }
-            answer => answer,
-        }
+        registered.release(pool, execution, tokens).await
     }
 
     fn request(&self, execution: &ExecutionId, joint: Joint, wait: Wait) -> Result<Request> {
@@ -411,7 +339,7 @@ impl Manager {
         if let Some(keeper) = keeper.get() {
             return Ok(keeper);
         }
-        let started = Keeper::start(Arc::clone(registered), holder.clone())?;
+        let started = Keeper::start(registered.clone(), holder.clone())?;
         // Of two that were started at once the second ends here.
         Ok(keeper.get_or_init(|| started))
     }
@@ -424,7 +352,7 @@ impl Manager {
         token: &AllocationToken,
         lease: Lease,
     ) {
-        if !self.0.registered.backend.keeps_grants() {
+        if !self.backend().keeps_grants() {
             return;
         }
         match self.keeper() {
