@@ -98,7 +98,7 @@ fn signals_are_passed_on() {
     let server = Server::with_pool(1);
     for (number, name) in ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2"].iter().enumerate() {
         let status = 40 + number as i32;
-        let script = format!("trap 'kill $!; exit {status}' {name}; sleep 1000 & echo ready; wait");
+        let script = on_signal(name, status);
         let child = ready(&mut exec(&server, "", &["sh", "-c", &script]));
         signal(&child, name);
         wait(child).exits_with(status);
