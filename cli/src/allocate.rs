@@ -79,8 +79,10 @@ pub(crate) async fn run(global: &Global, args: &Allocate, output: &mut Output) -
             let place = Place::outside(&*backend, &pool).await?;
             (refused(asking, &member, refusal, place), Verdict::Refused)
         }
-        Decision::TimedOut(Ticket { position, blocked_by, retry_after, .. }) => {
-            let place = Place { position, retry_after, waited: true };
+        Decision::TimedOut(Ticket { position, blocked_by, .. }) => {
+            // The ticket's own moment may have been its own end, and it is gone.
+            let place = Place::outside(&*backend, &pool).await?;
+            let place = Place { position, waited: true, ..place };
             (refused(asking, &member, blocked_by, place), Verdict::Refused)
         }
     };

@@ -40,7 +40,7 @@ impl Answer for QuotaAnswer<'_> {
         if self.pinned.is_some() {
             text += &format!(", registered {registered}");
         }
-        if *order != Order::default().as_str() || !weights.is_empty() {
+        if *done == "updated" || *order != Order::default().as_str() || !weights.is_empty() {
             text += &format!(", order {order}");
         }
         for WeightAnswer { project, weight } in weights {

@@ -87,7 +87,7 @@ fn when_time_is_up_the_ticket_is_withdrawn_and_the_answer_says_where_it_stood() 
             "status": "Exhausted", "status_number": 2, "fencing_number": null,
             "held_before": null, "lease_ms": null,
             "limit": {"kind": "quota", "project": null, "domain": null, "in_use": 1, "size": 1},
-            "position": 1, "retry_after_ms": late["retry_after_ms"],
+            "position": 1, "retry_after_ms": null,
         })
     );
     let text = server.tokenpool(&claim("late", "--wait=10ms")).exits_with(3).stdout;
