@@ -219,6 +219,7 @@ impl Backend for MemoryBackend {
     }
 
     async fn change_queue(&self, pool: &PoolName, change: &QueueChange) -> Result<()> {
+        change.check()?;
         self.change(pool, |pool, now| pool.change_queue(now, change))
     }
 
