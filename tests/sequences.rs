@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokenpool::{
     Claim, Claimant, Deletion, Error, FencingNumber, Grant, Holder, Inbox, Joint, JointOutcome,
-    MemoryBackend, Notice, Order, Outcome, PoolName, Priority, QueueChange, QuotaChange, Renewal, Result,
-    TicketRequest, Turn,
+    MemoryBackend, Notice, Order, Outcome, PoolName, Priority, QueueChange, QuotaChange, Renewal,
+    Result, TicketRequest, Turn,
 };
 
 use crate::support::server::{Clock, Server};
@@ -150,7 +150,9 @@ impl Side {
             Step::ClaimMany { path, claims, caps: (project, domain) } => {
                 let claims: Vec<_> = claims.iter().map(asked).collect();
                 match pool.claim_many(PATHS[*path], &claims, caps(*project, *domain)).await {
-                    Ok(answers) => format!("{:?}", answers.iter().map(|a| self.outcome(a)).collect::<Vec<_>>()),
+                    Ok(answers) => {
+                        format!("{:?}", answers.iter().map(|a| self.outcome(a)).collect::<Vec<_>>())
+                    }
                     Err(error) => error.to_string(),
                 }
             }
@@ -203,7 +205,9 @@ impl Side {
                     other => format!("{:?}", other.map_err(text)),
                 };
                 match answers {
-                    Ok(answers) => format!("{:?}", answers.into_iter().map(words).collect::<Vec<_>>()),
+                    Ok(answers) => {
+                        format!("{:?}", answers.into_iter().map(words).collect::<Vec<_>>())
+                    }
                     Err(error) => error.to_string(),
                 }
             }
@@ -312,9 +316,8 @@ async fn compare(redis: &Fixture, memory: &Fixture, clock: &Clock, steps: &[Step
         }
         if seen[0] != seen[1] {
             let (step, before) = (&steps[at], &steps[..at]);
-            let [memory, redis] = [&seen[0], &seen[1]].map(|seen| {
-                format!("{}\n{}\n{}\n{:?}", seen.0, seen.1[0], seen.1[1], seen.2)
-            });
+            let [memory, redis] = [&seen[0], &seen[1]]
+                .map(|seen| format!("{}\n{}\n{}\n{:?}", seen.0, seen.1[0], seen.1[1], seen.2));
             panic!("after {before:#?}\n{step:?}\nmemory: {memory}\n\nredis: {redis}");
         }
     }

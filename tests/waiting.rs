@@ -449,8 +449,7 @@ async fn a_hand_off_is_told_to_its_waiter_and_to_nobody_else(w: World) {
         };
         waiting(pool.wait(B, name, 1, FREE, &request).await);
     }
-    let granted =
-        |name| Notice::Granted { pool: pool.name.clone(), member: member(B, name) };
+    let granted = |name| Notice::Granted { pool: pool.name.clone(), member: member(B, name) };
     pool.release(A, "1").await;
     assert_eq!(notice(&mut first).await, granted("2"));
     pool.release(B, "2").await;
@@ -1025,7 +1024,8 @@ async fn of_several_pools_the_one_that_refuses_is_named(w: World) {
             other => panic!("{other:?}"),
         }
     }
-    let conflict = [joint(&pools[0], claim("1", 1), FREE), joint(&pools[1], claim("held", 1), FREE)];
+    let conflict =
+        [joint(&pools[0], claim("1", 1), FREE), joint(&pools[1], claim("held", 1), FREE)];
     let error = claim_all(backend, A, &conflict).await.unwrap_err();
     assert!(matches!(error, Error::Conflict { held_units: 2, .. }), "{error}");
     let twice = [joint(&pools[0], claim("1", 1), FREE), joint(&pools[0], claim("2", 1), FREE)];
@@ -1047,8 +1047,7 @@ async fn several_pools_are_claimed_behind_tickets(w: World) {
     let pools = three_pools(&w).await;
     pools[1].claim_leased(B, "held", 1000).await.granted().unwrap();
     waiting(pools[1].wait(B, "1", 3, FREE, &ticket()).await);
-    let claims =
-        [joint(&pools[0], claim("1", 1), FREE), joint(&pools[1], claim("1", 1), FREE)];
+    let claims = [joint(&pools[0], claim("1", 1), FREE), joint(&pools[1], claim("1", 1), FREE)];
     let refused = JointOutcome::Refused {
         pool: pools[1].name.clone(),
         refusal: match pools[1].claim(C, "x").await {
@@ -1110,8 +1109,7 @@ async fn weights_are_kept_by_project(w: World) {
     change(QueueChange::new().weight("p", weight(2)).weight("nobody", weight(7))).await.unwrap();
     change(QueueChange::new().order(Order::Fair).weight("p", weight(3))).await.unwrap();
     let usage = pool.usage().await;
-    let expected =
-        BTreeMap::from([("nobody".to_owned(), weight(7)), ("p".to_owned(), weight(3))]);
+    let expected = BTreeMap::from([("nobody".to_owned(), weight(7)), ("p".to_owned(), weight(3))]);
     assert_eq!((usage.order, &usage.weights), (Order::Fair, &expected));
     change(QueueChange::new()).await.unwrap();
     for name in ["", "a b", "a:b", "{a}"] {
@@ -1153,8 +1151,10 @@ async fn revocations_are_written_down(w: World) {
     }
     waiting(pool.wait(B, "3", 2, FREE, &ticket()).await);
     let by = |operator, reason| Revocation::new(operator, reason).unwrap();
-    let revocations =
-        [(member(A, "1"), by("eve", "stuck for days")), (member(B, "3"), by("bob", "no longer needed"))];
+    let revocations = [
+        (member(A, "1"), by("eve", "stuck for days")),
+        (member(B, "3"), by("bob", "no longer needed")),
+    ];
     let mut times = Vec::new();
     for (member, revocation) in &revocations {
         w.pass(1500);

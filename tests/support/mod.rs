@@ -446,7 +446,10 @@ pub(crate) fn everything(connection: &mut redis::Connection) -> Vec<(String, Vec
             "stream" => {
                 let entries: Vec<(String, Vec<String>)> =
                     redis::from_redis_value(command(&["XRANGE", &key, "-", "+"])).unwrap();
-                entries.into_iter().map(|(id, words)| [vec![id], words].concat().join(" ")).collect()
+                entries
+                    .into_iter()
+                    .map(|(id, words)| [vec![id], words].concat().join(" "))
+                    .collect()
             }
             "string" => vec![redis::from_redis_value(command(&["GET", &key])).unwrap()],
             other => panic!("{key} is a {other}"),

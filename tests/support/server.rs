@@ -43,7 +43,6 @@ impl Clock {
         tokenpool::Clock::now(&*self.twin)
     }
 
-
     pub(crate) fn advance(&self, by: Duration) {
         self.twin.advance(by);
         self.show();
