@@ -193,7 +193,7 @@ impl Stage {
     fn break_things_for(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
-            sleep(self.rng.millis(100, 500));
+            sleep(self.rng.millis(200, 900));
             self.resume(Instant::now());
             let fault = self.draw();
             self.faults[fault as usize] += 1;

@@ -18,7 +18,7 @@ use crate::plan::{CLAIMED, DOMAINS, LEASES, LOCK, PLUGIN, PROJECTS, Plan, WRITER
 use crate::rng::Rng;
 
 /// Who claims in one process at once.
-const CLAIMANTS: u64 = 4;
+const CLAIMANTS: u64 = 6;
 /// The library notices a loss when it renews next; on this machine much later than it should be.
 const NOTICED: Duration = Duration::from_secs(20);
 /// What every execution is called; it is the scopes that matter.
@@ -309,7 +309,7 @@ impl Claimant {
             sleep(self.rng.millis(10, 150)).await;
         }
         self.worker.log.note("tickets given up");
-        if self.rng.percent(50) {
+        if self.rng.percent(80) {
             let tokens = [claim.token.clone()];
             self.worker.manager.release(&pool, execution, &tokens).await?;
         }
@@ -453,6 +453,10 @@ impl Claimant {
 
     /// Does something with what is held. Answers whether it still is, as far as is known.
     async fn keeps(&mut self, holding: &Holding) -> bool {
+        if self.rng.percent(50) {
+            // Careless as clients are: without a look whether the lock is lost.
+            self.store(&holding.id);
+        }
         if holding.is_lost() {
             self.worker.log.write(Event::Lost { id: holding.id.clone() });
             return false;
@@ -464,11 +468,7 @@ impl Claimant {
             (0, Held::Token(asked)) => {
                 self.renewed(holding, &asked.execution, &asked.claim.token).await
             }
-            (0, Held::Lock(_)) => {
-                self.store(&holding.id);
-                return true;
-            }
-            (1, _) => self.looked_up(holding).await,
+            (0, Held::Lock(_)) | (1, _) => self.looked_up(holding).await,
             _ => return true,
         };
         match found {
