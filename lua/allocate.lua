@@ -66,7 +66,7 @@ if not due then
         if recorded == 1 then
           local leased = 1
           if lease ~= '-' then
-            local ends = string.format('%.0f', time[1] * 1000 + time[2] / 1000 + lease)
+            local ends = string.format('%d', time[1] * 1000 + time[2] / 1000 + lease) -- whole milliseconds
             leased = pcall('ZADD', leases, ends, member)
             if counters[4] == false or ends < counters[4] then call('HSET', usage, 'due', ends) end
           end

@@ -11,7 +11,7 @@
 -- KEYS[9] shares: ZSET of the projects' fair shares
 -- ARGV[1] change: register (what a manager wants; a pin wins), create (only if there is none), pin (what an operator
 -- wants, until unpinned), unpin (back to what was registered)
--- ARGV[2] quota: at least 1; empty to unpin
+-- ARGV[2] wanted_quota: at least 1; empty to unpin
 -- Returns {done | exists, quota in force, quota registered last, quota pinned or empty, quota registered before or empty}, or an
 -- answer (see README.md): unregistered, newer
 -- Cost: at most 4 commands; more while tickets wait

@@ -152,7 +152,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As [`release`](Self::release).
+    /// [`InvalidArgument`](crate::Error::InvalidArgument) if no project can have such a name; else as
+    /// [`release`](Self::release).
     async fn change_queue(&self, pool: &PoolName, change: &QueueChange) -> Result<()>;
 
     /// Lists who waits, by rank, about `count` tickets to a page. Tickets of the same rank may be on two pages.

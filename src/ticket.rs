@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::claim::{Grant, Lease, Refusal, Units};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
-use crate::name::{AllocationToken, Member, PoolName};
+use crate::name::{AllocationToken, Member, PoolName, check_part};
 use crate::pool::Cursor;
 
 /// How urgent a waiting claim is in a pool whose order is [`Order::Priority`]: 0 to 9, the most urgent.
@@ -158,6 +158,11 @@ impl QueueChange {
     pub fn weight(mut self, project: &str, weight: Weight) -> Self {
         self.weights.insert(project.to_owned(), weight);
         self
+    }
+
+    /// Refuses names that no project can have.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.weights.keys().try_for_each(|project| check_part("project", project))
     }
 }
 

@@ -20,5 +20,7 @@ mod sequences;
 /// What the sources and their documents must agree on.
 mod sources;
 mod support;
+/// Leases and tickets, one test for each case and backend.
+mod waiting;
 /// What Redis holds, to the byte.
 mod wire;

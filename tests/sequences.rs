@@ -1,32 +1,56 @@
-//! Random sequences of operations: Redis and memory give the same answers and the same state.
+//! Random sequences of operations and of passing time: Redis and memory give the same answers and the same state.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use tokenpool::{Deletion, Error, FencingNumber, Member, Outcome, QuotaChange, Released, Result};
+use tokenpool::{
+    Claim, Claimant, Deletion, Error, FencingNumber, Grant, GrantRecord, Holder, Inbox, Joint, JointOutcome,
+    Member, MemoryBackend, Notice, Order, Outcome, PoolName, Priority, QueueChange, QuotaChange, Renewal, Result,
+    TicketRecord, TicketRequest, Turn,
+};
 
-use crate::support::server::Server;
-use crate::support::{Fixture, Pool, caps, claim, quota, redis_on, revocation};
+use crate::support::server::{Clock, Server};
+use crate::support::{
+    Fixture, Pool, caps, claim, execution, fixture, lease, member, quota, redis_on, revocation,
+    token, weight,
+};
 
 /// Executions whose members can coincide, and whose scopes begin alike.
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 7] = [
     "flyte/dev/a",
     "flyte/dev/a-b",
     "flyte/development/a",
     "flytesnacks/dev/a",
     "f/d/x y",
     "f/d/x",
+    "f/dev/x",
 ];
 const TOKENS: [&str; 4] = ["c", "b-c", "1", "y-1"];
+const ORDERS: [Order; 3] = [Order::Fifo, Order::Priority, Order::Fair];
+
+type Caps = (Option<i64>, Option<i64>);
+/// Token, units and milliseconds of a lease.
+type Asked = (usize, i64, Option<u64>);
 
 #[derive(Clone, Debug)]
 enum Step {
-    Claim { path: usize, token: usize, units: i64, caps: (Option<i64>, Option<i64>) },
-    ClaimMany { path: usize, claims: Vec<(usize, i64)>, caps: (Option<i64>, Option<i64>) },
-    Release { path: usize, token: usize },
-    ReleaseMany { path: usize, tokens: Vec<usize> },
-    ReleaseMember { path: usize, token: usize },
+    Claim { path: usize, claim: Asked, caps: Caps },
+    ClaimMany { path: usize, claims: Vec<Asked>, caps: Caps },
+    ClaimAll { path: usize, claims: [(Asked, Caps); 2] },
+    Wait { path: usize, claim: Asked, caps: Caps, millis: u64, priority: i64, told: bool },
+    /// A claim, which waits, of what is held or waits already: of the nth token.
+    WaitAgain { nth: usize, lease: Option<u64>, caps: Caps, millis: u64 },
+    Renew { renewals: Vec<(usize, usize, u64)> },
+    /// Of the nth holder.
+    ReleaseHeld { nth: usize },
+    Release { path: usize, tokens: Vec<usize> },
+    Revoke { path: usize, token: usize },
     Change(Change),
+    Queue { order: Option<usize>, weights: Vec<(usize, i64)> },
+    Pass(u64),
     Delete { force: bool },
     Repair,
 }
@@ -39,88 +63,287 @@ enum Change {
     Unpin,
 }
 
-fn caps_strategy() -> impl Strategy<Value = (Option<i64>, Option<i64>)> {
-    (prop::option::of(0..6i64), prop::option::of(0..6i64))
-}
-
 fn step() -> impl Strategy<Value = Step> {
     let path = || 0..PATHS.len();
     let token = || 0..TOKENS.len();
+    let caps = || (prop::option::weighted(0.4, 0..6i64), prop::option::weighted(0.4, 0..6i64));
+    let wide = || (prop::option::weighted(0.3, 2..7i64), prop::option::weighted(0.3, 2..7i64));
+    // Rather few different times, so that some things end at once.
+    let millis = || prop_oneof![Just(100), Just(1_000), Just(10_000), 100..300_000u64];
+    let asked = || (token(), 1..4i64, prop::option::of(millis()));
     let change = prop_oneof![
-        (1..9i64).prop_map(Change::Register),
-        (1..9i64).prop_map(Change::Create),
-        (1..9i64).prop_map(Change::Pin),
-        Just(Change::Unpin),
+        3 => (1..9i64).prop_map(Change::Register),
+        1 => (1..9i64).prop_map(Change::Create),
+        1 => (1..9i64).prop_map(Change::Pin),
+        1 => Just(Change::Unpin),
     ];
+    let time =
+        prop_oneof![Just(1), Just(100), Just(1_000), Just(10_000), 1..5_000u64, 1..120_000u64];
     prop_oneof![
-        12 => (path(), token(), 1..4i64, caps_strategy())
-            .prop_map(|(path, token, units, caps)| Step::Claim { path, token, units, caps }),
-        6 => (path(), vec((token(), 1..4i64), 0..5), caps_strategy())
+        10 => (path(), asked(), caps())
+            .prop_map(|(path, claim, caps)| Step::Claim { path, claim, caps }),
+        4 => (path(), vec(asked(), 0..5), caps())
             .prop_map(|(path, claims, caps)| Step::ClaimMany { path, claims, caps }),
-        6 => (path(), token()).prop_map(|(path, token)| Step::Release { path, token }),
-        3 => (path(), vec(token(), 0..5))
-            .prop_map(|(path, tokens)| Step::ReleaseMany { path, tokens }),
-        1 => (path(), token()).prop_map(|(path, token)| Step::ReleaseMember { path, token }),
-        3 => change.prop_map(Step::Change),
+        2 => (path(), [(asked(), caps()), (asked(), caps())])
+            .prop_map(|(path, claims)| Step::ClaimAll { path, claims }),
+        20 => (path(), asked(), wide(), millis(), 0..10i64, any::<bool>()).prop_map(
+            |(path, claim, caps, millis, priority, told)| {
+                Step::Wait { path, claim, caps, millis, priority, told }
+            }
+        ),
+        6 => (0..9usize, prop::option::of(millis()), caps(), millis())
+            .prop_map(|(nth, lease, caps, millis)| Step::WaitAgain { nth, lease, caps, millis }),
+        4 => vec((path(), token(), millis()), 0..6).prop_map(|renewals| Step::Renew { renewals }),
+        12 => (0..9usize).prop_map(|nth| Step::ReleaseHeld { nth }),
+        5 => (path(), vec(token(), 0..4)).prop_map(|(path, tokens)| Step::Release { path, tokens }),
+        2 => (path(), token()).prop_map(|(path, token)| Step::Revoke { path, token }),
+        4 => change.prop_map(Step::Change),
+        2 => (prop::option::of(0..ORDERS.len()), vec((path(), 1..5i64), 0..3))
+            .prop_map(|(order, weights)| Step::Queue { order, weights }),
+        6 => time.prop_map(Step::Pass),
         1 => any::<bool>().prop_map(|force| Step::Delete { force }),
         1 => Just(Step::Repair),
     ]
 }
 
-/// What a step answered, in words, with fencing numbers counted from the pool's first.
-async fn run(pool: &Pool, step: &Step, first: u64) -> String {
-    let since = |number: FencingNumber| number.get() - first;
-    let outcome = |answer: &Result<Outcome>| match answer {
-        Ok(Outcome::Granted(grant)) => {
-            let number = since(grant.fencing_number.unwrap());
-            format!("granted {} {} {number}", grant.units, grant.held_before)
+/// One backend with a pool and another, and what it told.
+struct Side {
+    pools: [Pool; 2],
+    inbox: Inbox,
+    /// The first fencing number of each pool, 0 while there is none.
+    first: [u64; 2],
+}
+
+impl Side {
+    /// Names are given, because they stand in messages and must be the same.
+    async fn new(fixture: &Fixture, names: [&Fixture; 2]) -> Self {
+        let pool = |named: &Fixture| fixture.handle(None).renamed(&named.pool_name());
+        let inbox = fixture.backend.listen().await.unwrap();
+        Self { pools: names.map(pool), inbox, first: [0; 2] }
+    }
+
+    fn grant(&self, pool: usize, grant: &Grant) -> String {
+        let number = |number: FencingNumber| number.get() - self.first[pool];
+        let number = grant.fencing_number.map(number);
+        format!("granted {} {} {number:?}", grant.units, grant.held_before)
+    }
+
+    fn outcome(&self, answer: &Result<Outcome>) -> String {
+        match answer {
+            Ok(Outcome::Granted(grant)) => self.grant(0, grant),
+            Ok(Outcome::Refused(refusal)) => refusal.to_string(),
+            Err(error) => error.to_string(),
         }
-        Ok(Outcome::Refused(refusal)) => refusal.to_string(),
-        Err(error) => error.to_string(),
-    };
-    let words = |released: Result<Vec<Released>>| format!("{:?}", released.map_err(text));
-    let backend = &pool.backend;
-    match step {
-        Step::Claim { path, token, units, caps: (project, domain) } => {
-            let caps = caps(*project, *domain);
-            outcome(&pool.claim_with(PATHS[*path], TOKENS[*token], *units, caps).await)
-        }
-        Step::ClaimMany { path, claims, caps: (project, domain) } => {
-            let claims: Vec<_> =
-                claims.iter().map(|(token, units)| claim(TOKENS[*token], *units)).collect();
-            match pool.claim_many(PATHS[*path], &claims, caps(*project, *domain)).await {
-                Ok(answers) => answers.iter().map(outcome).collect::<Vec<_>>().join(", "),
-                Err(error) => error.to_string(),
+    }
+
+    /// What a step answered, in words, with fencing numbers counted from the pool's first.
+    async fn run(&self, step: &Step) -> String {
+        let pool = &self.pools[0];
+        let (backend, name) = (&pool.backend, &pool.name);
+        let asked = |&(token, units, millis): &Asked| -> Claim {
+            let claim = claim(TOKENS[token], units);
+            match millis {
+                Some(millis) => claim.with_lease(lease(millis)),
+                None => claim,
             }
+        };
+        match step {
+            Step::Claim { path, claim, caps: (project, domain) } => {
+                let caps = caps(*project, *domain);
+                match pool.claim_many(PATHS[*path], &[asked(claim)], caps).await {
+                    Ok(answers) => self.outcome(&answers[0]),
+                    Err(error) => error.to_string(),
+                }
+            }
+            Step::ClaimMany { path, claims, caps: (project, domain) } => {
+                let claims: Vec<_> = claims.iter().map(asked).collect();
+                match pool.claim_many(PATHS[*path], &claims, caps(*project, *domain)).await {
+                    Ok(answers) => format!("{:?}", answers.iter().map(|a| self.outcome(a)).collect::<Vec<_>>()),
+                    Err(error) => error.to_string(),
+                }
+            }
+            Step::ClaimAll { path, claims } => {
+                let joint = |(pool, (claim, (project, domain))): (&Pool, &(Asked, Caps))| Joint {
+                    pool: pool.name.clone(),
+                    claim: asked(claim),
+                    constraints: caps(*project, *domain),
+                };
+                let joints: Vec<_> = self.pools.iter().zip(claims).map(joint).collect();
+                let (execution, holder) = (execution(PATHS[*path]), Holder::new("test").unwrap());
+                let constraints = caps(None, None);
+                let claimant = Claimant { execution: &execution, constraints, holder: &holder };
+                match backend.allocate_all(claimant, &joints).await {
+                    Ok(JointOutcome::Granted(grants)) => {
+                        let grants = grants.iter().enumerate().map(|(i, g)| self.grant(i, g));
+                        format!("{:?}", grants.collect::<Vec<_>>())
+                    }
+                    Ok(JointOutcome::Refused { pool, refusal }) => format!("{pool}: {refusal}"),
+                    Err(error) => error.to_string(),
+                }
+            }
+            Step::Wait { path, claim, caps: (project, domain), millis, priority, told } => {
+                let urgency = Priority::new(*priority).unwrap();
+                let mut request = TicketRequest::new(lease(*millis)).with_priority(urgency);
+                if *told {
+                    request = request.with_channel(self.inbox.channel.clone());
+                }
+                let caps = caps(*project, *domain);
+                match pool.try_wait(PATHS[*path], &asked(claim), caps, &request).await {
+                    Ok(Turn::Granted(grant)) => self.grant(0, &grant),
+                    Ok(Turn::Waiting(ticket)) => format!("{ticket:?}"),
+                    Err(error) => error.to_string(),
+                }
+            }
+            Step::Renew { renewals } => {
+                let of = |&(path, name, millis): &(usize, usize, u64)| {
+                    (execution(PATHS[path]), token(TOKENS[name]), lease(millis))
+                };
+                let renewals: Vec<_> = renewals.iter().map(of).collect();
+                let renewals: Vec<_> = renewals
+                    .iter()
+                    .map(|(execution, token, lease)| Renewal { execution, token, lease: *lease })
+                    .collect();
+                let answers = backend.renew(name, &renewals).await;
+                let words = |answer: Result<tokenpool::Renewed>| match answer {
+                    Ok(tokenpool::Renewed::Held(Some(number))) => {
+                        format!("held {}", number.get() - self.first[0])
+                    }
+                    other => format!("{:?}", other.map_err(text)),
+                };
+                match answers {
+                    Ok(answers) => format!("{:?}", answers.into_iter().map(words).collect::<Vec<_>>()),
+                    Err(error) => error.to_string(),
+                }
+            }
+            Step::Release { path, tokens } => {
+                let tokens: Vec<_> = tokens.iter().map(|token| TOKENS[*token]).collect();
+                format!("{:?}", pool.release_many(PATHS[*path], &tokens).await.map_err(text))
+            }
+            Step::Revoke { path, token } => {
+                let member = member(PATHS[*path], TOKENS[*token]);
+                let released = backend.revoke(name, &member, &revocation()).await;
+                let revocations = backend.revocations(name, 3).await;
+                format!("{:?} {:?}", released.map_err(text), revocations.map_err(text))
+            }
+            Step::Change(change) => {
+                let change = match *change {
+                    Change::Register(units) => QuotaChange::Register(quota(units)),
+                    Change::Create(units) => QuotaChange::Create(quota(units)),
+                    Change::Pin(units) => QuotaChange::Pin(quota(units)),
+                    Change::Unpin => QuotaChange::Unpin,
+                };
+                format!("{:?}", backend.change_quota(name, change).await.map_err(text))
+            }
+            Step::Queue { order, weights } => {
+                let mut change = QueueChange::new();
+                change.order = order.map(|order| ORDERS[order]);
+                for (path, of) in weights {
+                    change = change.weight(execution(PATHS[*path]).project(), weight(*of));
+                }
+                format!("{:?}", backend.change_queue(name, &change).await.map_err(text))
+            }
+            Step::Pass(_) => String::new(), // the clock of both was moved
+            Step::ReleaseHeld { .. } | Step::WaitAgain { .. } => unreachable!("aimed"),
+            Step::Delete { force } => {
+                let deletion = if *force { Deletion::EvenInUse } else { Deletion::OnlyUnused };
+                format!("{:?}", backend.delete_pool(name, deletion).await.map_err(text))
+            }
+            Step::Repair => format!("{:?}", backend.repair(name).await.map_err(text)),
         }
-        Step::Release { path, token } => {
-            words(pool.release_many(PATHS[*path], &[TOKENS[*token]]).await)
-        }
-        Step::ReleaseMany { path, tokens } => {
-            let tokens: Vec<_> = tokens.iter().map(|token| TOKENS[*token]).collect();
-            words(pool.release_many(PATHS[*path], &tokens).await)
-        }
-        Step::ReleaseMember { path, token } => {
-            let (scope, name) = PATHS[*path].rsplit_once('/').unwrap();
-            let text = format!("ex:{}:{name}-{}", scope.replace('/', ":"), TOKENS[*token]);
-            let member = Member::parse(&text).unwrap();
-            let released = backend.revoke(&pool.name, &member, &revocation()).await;
-            words(released.map(|released| vec![released]))
-        }
-        Step::Change(change) => {
-            let change = match *change {
-                Change::Register(units) => QuotaChange::Register(quota(units)),
-                Change::Create(units) => QuotaChange::Create(quota(units)),
-                Change::Pin(units) => QuotaChange::Pin(quota(units)),
-                Change::Unpin => QuotaChange::Unpin,
+    }
+
+    /// The step with its nth token found; none if there is no such token.
+    async fn aim(&self, step: &Step) -> Option<Step> {
+        let pool = &self.pools[0];
+        let name_of = |member: &Member, name: &str| {
+            let of = |(path, token): &(usize, usize)| {
+                let path = PATHS[*path];
+                path.ends_with(&format!("/{name}")) && crate::support::member(path, TOKENS[*token]) == *member
             };
-            format!("{:?}", backend.change_quota(&pool.name, change).await.map_err(text))
+            let mut all = (0..PATHS.len()).flat_map(|path| (0..TOKENS.len()).map(move |t| (path, t)));
+            all.find(of).unwrap()
+        };
+        match *step {
+            Step::ReleaseHeld { nth } => {
+                let held = pool.holdings_if_known().await;
+                let (member, record) = held.get(nth % held.len().max(1))?;
+                let (path, token) = name_of(member, record.execution.as_deref().unwrap());
+                Some(Step::Release { path, tokens: vec![token] })
+            }
+            Step::WaitAgain { nth, lease, caps, millis } => {
+                let held = pool.holdings_if_known().await;
+                let held = held.into_iter().map(|(member, r)| (member, r.execution.unwrap(), r.units));
+                let waits = pool.tickets_if_known().await;
+                let waits = waits.into_iter().map(|ticket| (ticket.member, ticket.execution, ticket.units));
+                let all: Vec<_> = held.chain(waits).collect();
+                let (member, execution, units) = all.get(nth % all.len().max(1))?;
+                let (path, token) = name_of(member, execution);
+                let claim = (token, i64::try_from(units.get()).unwrap(), lease);
+                Some(Step::Wait { path, claim, caps, millis, priority: 0, told: true })
+            }
+            _ => Some(step.clone()),
         }
-        Step::Delete { force } => {
-            let deletion = if *force { Deletion::EvenInUse } else { Deletion::OnlyUnused };
-            format!("{:?}", backend.delete_pool(&pool.name, deletion).await.map_err(text))
+    }
+
+    /// Everything that can be seen of a pool.
+    async fn state(&mut self, at: usize) -> String {
+        let (pool, first) = (&self.pools[at], &mut self.first[at]);
+        let usage = match pool.backend.usage(&pool.name).await {
+            Ok(usage) => usage,
+            Err(error) => {
+                // One that is made again starts its own numbers.
+                *first = 0;
+                return error.to_string();
+            }
+        };
+        let report = pool.backend.check(&pool.name).await.unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        let next = usage.next_fencing_number.get();
+        if *first == 0 {
+            *first = next;
         }
-        Step::Repair => format!("{:?}", backend.repair(&pool.name).await.map_err(text)),
+        let holdings: Vec<_> = pool
+            .holdings(3)
+            .await
+            .into_iter()
+            .map(|holding| {
+                let record = holding.record.unwrap();
+                let number = record.fencing_number.get() - *first;
+                let who = (record.since, record.holder, record.execution);
+                (holding.member, record.units, number, who, holding.lease_left)
+            })
+            .collect();
+        let quota = (usage.quota, usage.registered, usage.pinned, usage.in_use, usage.holders);
+        let queue = (usage.tickets, usage.order, usage.weights, pool.tickets(3).await);
+        let next = next - *first;
+        format!("{quota:?} {next} {:?}\n{holdings:?}\n{queue:?}\n{report:?}", usage.scopes)
+    }
+
+    /// What was told since the last call.
+    async fn told(&mut self) -> Vec<Notice> {
+        // A round trip, to a pool that does not exist, over the connection through which the server tells.
+        let nowhere = self.pools[0].name.to_string() + "-not";
+        let (nowhere, execution) = (PoolName::new(nowhere).unwrap(), execution(PATHS[0]));
+        self.pools[0].backend.release(&nowhere, &execution, &[token("t")]).await.unwrap_err();
+        let notices = std::iter::from_fn(|| self.inbox.notices.try_recv().ok());
+        notices.filter(|notice| *notice != Notice::Interrupted).collect()
+    }
+}
+
+impl Pool {
+    async fn holdings_if_known(&self) -> Vec<(Member, GrantRecord)> {
+        if self.backend.usage(&self.name).await.is_err() {
+            return Vec::new();
+        }
+        let holdings = self.holdings(1000).await.into_iter();
+        holdings.map(|holding| (holding.member, holding.record.unwrap())).collect()
+    }
+
+    async fn tickets_if_known(&self) -> Vec<TicketRecord> {
+        match self.backend.usage(&self.name).await {
+            Ok(_) => self.tickets(1000).await,
+            Err(_) => Vec::new(),
+        }
     }
 }
 
@@ -128,64 +351,55 @@ fn text(error: Error) -> String {
     error.to_string()
 }
 
-/// Everything that can be seen of a pool, and its next fencing number.
-async fn state(pool: &Pool, first: u64) -> (String, u64) {
-    let usage = match pool.backend.usage(&pool.name).await {
-        Ok(usage) => usage,
-        Err(error) => return (error.to_string(), 0),
-    };
-    let report = pool.backend.check(&pool.name).await.unwrap();
-    assert!(report.is_clean(), "{report:?}");
-    let next = usage.next_fencing_number.get();
-    let holdings: Vec<_> = pool
-        .holdings(3)
-        .await
-        .into_iter()
-        .map(|holding| {
-            let record = holding.record.unwrap();
-            let number = record.fencing_number.get() - first.min(record.fencing_number.get());
-            (holding.member, record.units, number, record.execution)
-        })
-        .collect();
-    let seen = (usage.quota, usage.registered, usage.pinned, usage.in_use, usage.holders);
-    (format!("{seen:?} {:?} {holdings:?} {report:?}", usage.scopes), next)
-}
-
 /// Runs the steps on both and compares after each.
-async fn compare(memory: &Fixture, redis: &Fixture, steps: &[Step]) {
-    // The same name in both, because it stands in the messages.
-    let pools = [memory.handle(None).renamed(&redis.pool_name()), redis.handle(None)];
-    let mut first = [0, 0];
+async fn compare(redis: &Fixture, memory: &Fixture, clock: &Clock, steps: &[Step]) {
+    let names = [redis, &redis.another_pool()];
+    let mut sides = [Side::new(memory, names).await, Side::new(redis, names).await];
+    for side in &sides {
+        let second = &side.pools[1];
+        second.change_quota(QuotaChange::Register(quota(4))).await;
+    }
     for (at, step) in steps.iter().enumerate() {
-        let mut answers = Vec::new();
-        for (pool, first) in pools.iter().zip(&mut first) {
-            let answer = run(pool, step, *first).await;
-            let (seen, next) = state(pool, *first).await;
-            // A pool that was made in this step starts its own numbers.
-            if next == 0 {
-                *first = 0;
-            } else if *first == 0 {
-                *first = next;
-            }
-            answers.push((answer, seen, next - *first));
+        let Some(step) = &sides[0].aim(step).await else { continue };
+        if let Step::Pass(millis) = step {
+            clock.advance(Duration::from_millis(*millis));
         }
-        assert_eq!(answers[0], answers[1], "memory and Redis differ at step {at} of {steps:#?}");
+        let mut seen = Vec::new();
+        for side in &mut sides {
+            let answer = side.run(step).await;
+            let state = [side.state(0).await, side.state(1).await];
+            seen.push((answer, state, side.told().await));
+        }
+        if seen[0] != seen[1] {
+            let before = &steps[..at];
+            let [memory, redis] = [&seen[0], &seen[1]].map(|seen| {
+                format!("{}\n{}\n{}\n{:?}", seen.0, seen.1[0], seen.1[1], seen.2)
+            });
+            panic!("after {before:#?}\n{step:?}\nmemory: {memory}\n\nredis: {redis}");
+        }
+    }
+    for pool in &sides[1].pools {
+        pool.clean_up().await;
     }
 }
 
 #[test]
 fn redis_and_memory_agree_on_random_sequences() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let redis = runtime.block_on(redis_on(Server::start()));
-    let config = Config { cases: 150, failure_persistence: None, ..Config::default() };
-    let steps = (1..9i64, vec(step(), 1..60));
+    let (server, clock) = Server::start_with_clock();
+    let redis = runtime.block_on(redis_on(server));
+    // Longer runs by hand: PROPTEST_CASES=5000.
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let steps = (1..9i64, 0..ORDERS.len(), vec(step(), 1..60));
     TestRunner::new(config)
-        .run(&steps, |(units, mut steps)| {
+        .run(&steps, |(units, order, mut steps)| {
             steps.insert(0, Step::Change(Change::Register(units)));
+            steps.insert(1, Step::Queue { order: Some(order), weights: Vec::new() });
             runtime.block_on(async {
-                let memory = crate::support::memory().await;
-                let redis = redis.another_pool();
-                compare(&memory, &redis, &steps).await;
+                let backend = MemoryBackend::with_clock(Arc::clone(&clock.twin) as _);
+                let memory = fixture(Arc::new(backend), None);
+                compare(&redis.another_pool(), &memory, &clock, &steps).await;
             });
             Ok(())
         })

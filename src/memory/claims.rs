@@ -94,6 +94,7 @@ impl Pool {
             if *units != asked.claim.units || execution != asked.execution() {
                 return Err(conflict(&member, units.get(), execution));
             }
+            self.check_possible(asked)?;
             self.lasts(&member, ends);
             self.queue.refile(&member, asked.waiting(request));
             return self.turn(now, asked, &member);
@@ -158,7 +159,11 @@ impl Pool {
     /// Renews leases and tickets after ending those that are over.
     pub(super) fn renew(&mut self, now: Now, renewals: &[Renewal<'_>]) -> Vec<Result<Renewed>> {
         self.settle_if_needed(now);
-        renewals.iter().map(|renewal| self.renew_one(now, renewal)).collect()
+        let renewed = renewals.iter().map(|renewal| self.renew_one(now, renewal)).collect();
+        while self.is_due(now) {
+            self.settle(now);
+        }
+        renewed
     }
 
     fn renew_one(&mut self, now: Now, renewal: &Renewal<'_>) -> Result<Renewed> {
@@ -308,20 +313,23 @@ impl Pool {
 
     /// What became of a claim's ticket.
     fn turn(&mut self, now: Now, asked: Asked<'_>, member: &Member) -> Result<Turn> {
-        self.hand_on(now);
+        if !self.hand_on(now) {
+            self.due = Some(0);
+        }
         if let Some(record) = self.grants.get(member) {
             let grant = asked.granted(record.fencing_number, false);
             self.take_over(now, asked, member);
             return Ok(Turn::Granted(grant));
         }
         let Some(position) = self.queue.position(member) else {
-            // It was filed before the quota became so small.
+            // Not after the check above.
             return Err(self.never(asked, Limit::Quota, self.quota));
         };
+        let limit = if self.has_room_for(asked.claim.units) { Limit::Queue } else { Limit::Quota };
         let left = |due: u64| std::time::Duration::from_millis(due.saturating_sub(now.millis()));
         Ok(Turn::Waiting(Ticket {
             position,
-            blocked_by: self.cap_at(asked).unwrap_or_else(|| self.full(Limit::Quota)),
+            blocked_by: self.cap_at(asked).unwrap_or_else(|| self.full(limit)),
             retry_after: self.due.map(left),
         }))
     }

@@ -2,6 +2,8 @@
 
 mod channels;
 mod claims;
+#[cfg(test)]
+mod model;
 mod now;
 mod operate;
 mod pool;
@@ -219,6 +221,7 @@ impl Backend for MemoryBackend {
     }
 
     async fn change_queue(&self, pool: &PoolName, change: &QueueChange) -> Result<()> {
+        change.check()?;
         self.change(pool, |pool, now| pool.change_queue(now, change))
     }
 

@@ -12,7 +12,7 @@ use super::scripts;
 use crate::claim::{FencingNumber, Released};
 use crate::error::{Error, Result};
 use crate::execution::Scope;
-use crate::name::{Member, check_part};
+use crate::name::Member;
 use crate::pool::{
     Cursor, Deletion, Holding, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, Revocation,
     RevocationRecord,
@@ -98,10 +98,10 @@ impl RemotePool<'_> {
     }
 
     pub(super) async fn change_queue(&self, change: &QueueChange) -> Result<()> {
+        change.check()?;
         let mut call = scripts::SET_ORDER.on(&self.keys.all());
         call.arg(change.order.map_or("", Order::as_str));
         for (project, weight) in &change.weights {
-            check_part("project", project)?;
             call.arg(project).arg(weight.get());
         }
         self.call_for_fields(&call).await.map(drop)

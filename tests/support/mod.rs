@@ -5,12 +5,15 @@ pub(crate) mod server;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokenpool::{
     AllocationToken, Backend, Claim, Claimant, Config, Cursor, Deletion, Error, ExecutionId,
-    FencingNumber, Holder, Holding, Manager, MemoryBackend, Outcome, PluginId, PoolName, PoolUsage,
-    Quota, QuotaChange, Refusal, Registrar, Released, ResourceConstraintsSpec, ResourceNamespace,
-    ResourceRegistrar, Result, Revocation, Units,
+    FencingNumber, Holder, Holding, Inbox, Lease, Manager, Member, MemoryBackend, Notice, Order,
+    Outcome, PluginId, PoolName, PoolUsage, Priority, QueueChange, Quota, QuotaChange, Refusal,
+    Registrar, Released, Renewal, Renewed, ResourceConstraintsSpec, ResourceNamespace,
+    ResourceRegistrar, Result, Revocation, Ticket, TicketRecord, TicketRequest, Turn, Units,
+    Weight,
 };
 
 use self::server::Server;
@@ -34,7 +37,7 @@ fn unique_plugin() -> PluginId {
     PluginId::new(format!("plugin-{}-{count}", std::process::id())).unwrap()
 }
 
-fn fixture(backend: Arc<dyn Backend>, server: Option<Arc<Server>>) -> Fixture {
+pub(crate) fn fixture(backend: Arc<dyn Backend>, server: Option<Arc<Server>>) -> Fixture {
     Fixture { backend, through_proxies: false, plugin: unique_plugin(), server }
 }
 
@@ -85,6 +88,29 @@ pub(crate) fn caps(project: Option<i64>, domain: Option<i64>) -> ResourceConstra
 
 pub(crate) fn revocation() -> Revocation {
     Revocation::new("test", "because").unwrap()
+}
+
+pub(crate) fn lease(millis: u64) -> Lease {
+    Lease::new(Duration::from_millis(millis)).unwrap()
+}
+
+/// A ticket that lasts longer than any test.
+pub(crate) fn ticket() -> TicketRequest {
+    TicketRequest::new(lease(600_000))
+}
+
+pub(crate) fn urgent(priority: i64) -> TicketRequest {
+    ticket().with_priority(Priority::new(priority).unwrap())
+}
+
+pub(crate) fn weight(weight: i64) -> Weight {
+    Weight::new(weight).unwrap()
+}
+
+/// The member of a token of the execution `project/domain/name`.
+pub(crate) fn member(path: &str, name: &str) -> Member {
+    let (scope, execution) = path.rsplit_once('/').unwrap();
+    Member::parse(&format!("ex:{}:{execution}-{name}", scope.replace('/', ":"))).unwrap()
 }
 
 pub(crate) fn quota(units: i64) -> Quota {
@@ -227,6 +253,95 @@ impl Pool {
         self.claim_with(path, name, 1, FREE).await.unwrap()
     }
 
+    /// A claim of one unit that is held for so many milliseconds.
+    pub(crate) async fn claim_leased(&self, path: &str, name: &str, millis: u64) -> Outcome {
+        let claims = [claim(name, 1).with_lease(lease(millis))];
+        self.claim_many(path, &claims, FREE).await.unwrap().remove(0).unwrap()
+    }
+
+    pub(crate) async fn try_wait(
+        &self,
+        path: &str,
+        claim: &Claim,
+        constraints: ResourceConstraintsSpec,
+        ticket: &TicketRequest,
+    ) -> Result<Turn> {
+        let (execution, holder) = (execution(path), Holder::new("test").unwrap());
+        let claimant = Claimant { execution: &execution, constraints, holder: &holder };
+        self.backend.wait(&self.name, claimant, claim, ticket).await
+    }
+
+    pub(crate) async fn wait(
+        &self,
+        path: &str,
+        name: &str,
+        units: i64,
+        constraints: ResourceConstraintsSpec,
+        ticket: &TicketRequest,
+    ) -> Turn {
+        self.try_wait(path, &claim(name, units), constraints, ticket).await.unwrap()
+    }
+
+    /// Waits for one unit without caps; fails if it is granted.
+    pub(crate) async fn queue_up(&self, path: &str, name: &str) -> Ticket {
+        waiting(self.wait(path, name, 1, FREE, &ticket()).await)
+    }
+
+    pub(crate) async fn renew_many(
+        &self,
+        path: &str,
+        names: &[&str],
+        millis: u64,
+    ) -> Vec<Result<Renewed>> {
+        let execution = execution(path);
+        let tokens: Vec<_> = names.iter().map(|name| token(name)).collect();
+        let renewals: Vec<_> = tokens
+            .iter()
+            .map(|token| Renewal { execution: &execution, token, lease: lease(millis) })
+            .collect();
+        self.backend.renew(&self.name, &renewals).await.unwrap()
+    }
+
+    pub(crate) async fn renew(&self, path: &str, name: &str, millis: u64) -> Result<Renewed> {
+        self.renew_many(path, &[name], millis).await.remove(0)
+    }
+
+    /// Lets the pool do what is due.
+    pub(crate) async fn nudge(&self) {
+        self.renew_many("p/d/e", &[], 1000).await;
+    }
+
+    pub(crate) async fn revoke(&self, path: &str, name: &str) -> Released {
+        self.backend.revoke(&self.name, &member(path, name), &revocation()).await.unwrap()
+    }
+
+    pub(crate) async fn order(&self, order: Order) {
+        let change = QueueChange::new().order(order);
+        self.backend.change_queue(&self.name, &change).await.unwrap();
+    }
+
+    pub(crate) async fn change_quota(&self, change: QuotaChange) {
+        self.backend.change_quota(&self.name, change).await.unwrap();
+    }
+
+    /// Who waits, by rank, read in pages of about this size.
+    pub(crate) async fn tickets(&self, count: usize) -> Vec<TicketRecord> {
+        let (mut seen, mut tickets, mut from) =
+            (BTreeSet::new(), Vec::new(), Some(Cursor::default()));
+        while let Some(cursor) = from {
+            let page = self.backend.tickets(&self.name, cursor, count).await.unwrap();
+            tickets.extend(page.tickets.into_iter().filter(|t| seen.insert(t.member.clone())));
+            from = page.next;
+        }
+        tickets
+    }
+
+    /// Whether a token is held now, without claiming it.
+    pub(crate) async fn holds(&self, path: &str, name: &str) -> bool {
+        let member = member(path, name);
+        self.holdings(1000).await.iter().any(|holding| holding.member == member)
+    }
+
     pub(crate) async fn release_many(&self, path: &str, names: &[&str]) -> Result<Vec<Released>> {
         let execution = execution(path);
         let tokens: Vec<_> = names.iter().map(|name| token(name)).collect();
@@ -287,6 +402,27 @@ pub(crate) fn refusal(outcome: &Outcome) -> &Refusal {
     }
 }
 
+#[track_caller]
+pub(crate) fn waiting(turn: Turn) -> Ticket {
+    match turn {
+        Turn::Waiting(ticket) => ticket,
+        Turn::Granted(_) => panic!("expected to wait: {turn:?}"),
+    }
+}
+
+/// The next notice, which must come.
+pub(crate) async fn notice(inbox: &mut Inbox) -> Notice {
+    let next = async {
+        loop {
+            match inbox.notices.recv().await.unwrap() {
+                Notice::Interrupted => {} // the subscription's own
+                notice => return notice,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), next).await.expect("a notice comes")
+}
+
 /// Every key with its type and content, sorted.
 pub(crate) fn everything(connection: &mut redis::Connection) -> Vec<(String, Vec<String>)> {
     let mut command = |words: &[&str]| -> redis::Value {
@@ -306,6 +442,11 @@ pub(crate) fn everything(connection: &mut redis::Connection) -> Vec<(String, Vec
             "zset" => {
                 let flat = texts(command(&["ZRANGE", &key, "0", "-1", "WITHSCORES"]));
                 flat.chunks(2).map(|pair| pair.join(" = ")).collect()
+            }
+            "stream" => {
+                let entries: Vec<(String, Vec<String>)> =
+                    redis::from_redis_value(command(&["XRANGE", &key, "-", "+"])).unwrap();
+                entries.into_iter().map(|(id, words)| [vec![id], words].concat().join(" ")).collect()
             }
             "string" => vec![redis::from_redis_value(command(&["GET", &key])).unwrap()],
             other => panic!("{key} is a {other}"),
