@@ -12,7 +12,7 @@ use tokenpool::{
     QuotaChange, Renewal, Result, TicketRecord, TicketRequest, Turn,
 };
 
-use crate::support::server::{Clock, Server};
+use crate::support::clock::{Clock, server_with_clock};
 use crate::support::{
     Fixture, Pool, caps, claim, execution, fixture, lease, member, quota, redis_on, revocation,
     token, weight,
@@ -432,7 +432,7 @@ async fn compare(redis: &Fixture, memory: &Fixture, clock: &Clock, steps: &[Step
 #[test]
 fn redis_and_memory_agree_on_random_sequences() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (server, clock) = Server::start_with_clock();
+    let (server, clock) = server_with_clock();
     let redis = runtime.block_on(redis_on(server));
     // Longer runs by hand: PROPTEST_CASES=5000.
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200);

@@ -12,7 +12,7 @@ use tokenpool::{
     Renewal, Renewed, ResourceConstraintsSpec, Result, Revocation, Scope, Turn,
 };
 
-use crate::support::server::{Clock, Server};
+use crate::support::clock::{Clock, server_with_clock};
 use crate::support::{
     FREE, Fixture, Pool, caps, claim, execution, fence, fixture, lease, member, notice, quota,
     redis_on, refusal, revocation, ticket, token, urgent, waiting, weight,
@@ -31,7 +31,7 @@ async fn memory() -> World {
 }
 
 async fn redis() -> World {
-    let (server, clock) = Server::start_with_clock();
+    let (server, clock) = server_with_clock();
     World { fixture: redis_on(server).await, clock }
 }
 

@@ -11,6 +11,7 @@ use tokenpool::{
     ResourceRegistrar, TicketRequest,
 };
 
+use crate::support::clock::server_with_clock;
 use crate::support::server::Server;
 use crate::support::{
     FREE, Fixture, Pool, caps, claim, connect, everything, execution, fence, lease, quota,
@@ -300,7 +301,7 @@ async fn leases_cost_the_commands_that_the_headers_say() {
 /// What Redis holds, by a clock that stands still.
 #[tokio::test]
 async fn leases_and_tickets_are_kept_as_the_schema_says() {
-    let (server, clock) = Server::start_with_clock();
+    let (server, clock) = server_with_clock();
     let f = redis_on(server).await;
     let pool = f.pool(2).await;
     let mut raw = pool.raw();
