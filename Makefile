@@ -1,6 +1,6 @@
 # What a person or CI runs. `make test` is all that a new machine with Rust needs.
 
-EXAMPLES = quotas map_task operator
+EXAMPLES = quotas map_task operator fencing
 LOG = examples/data/NASA-iPSC-1993-3.1-cln.swf.gz
 SERVERS = redis-6.2 redis redis-8.2 valkey-9.1
 

@@ -2,7 +2,7 @@
 
 use tokenpool::{
     AllocationToken, Backend, Claim, Claimant, Config, Cursor, ExecutionId, Holder, Quota,
-    QuotaChange, ResourceConstraintsSpec,
+    QuotaChange, ResourceConstraintsSpec, Revocation,
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -27,6 +27,7 @@ async fn main() -> tokenpool::Result<()> {
     backend.change_quota(&pool, QuotaChange::Pin(quota(1)?)).await?;
     let usage = backend.usage(&pool).await?;
     println!("{} of {} units in use", usage.in_use, usage.quota);
+    let why = Revocation::new("ann@console", "shows how")?;
     for holding in backend.holders(&pool, Cursor::default(), 100).await?.holdings {
         println!("held: {}", holding.member);
         backend.revoke(&pool, &holding.member, &why).await?;

@@ -67,10 +67,10 @@ if not due then
         if recorded == 1 then
           local leased, ends = 1, nil
           if lease ~= '-' then
-            ends = string.format('%.0f', time[1] * 1000 + time[2] / 1000 + lease)
+            ends = string.format('%d', time[1] * 1000 + time[2] / 1000 + lease) -- whole milliseconds
             leased = pcall('ZADD', leases, ends, member)
           end
-          if leased == 1 then
+          if leased == 1 or leased == 0 then
             if ends and (not counters[4] or ends < counters[4]) then call('HSET', usage, 'due', ends) end
             call('HINCRBY', usage, 'issued', units)
             return 'granted ' .. fence

@@ -10,8 +10,8 @@
 -- KEYS[8] turns: ZSET of the projects whose turn it may be
 -- KEYS[9] shares: ZSET of the projects' fair shares
 -- ARGV[1..] member, execution, lease: of each; execution is its name, the lease or ticket ends after so many milliseconds
--- Returns an array with an answer (see README.md) per member: held, queued, unheld, conflict, foreign; or one answer for
--- all: unregistered, newer
+-- Returns an array with an answer (see README.md) per member: held, queued, unheld, conflict, foreign; at its end, if more
+-- is due than one call does: more; or one answer for all: unregistered, newer
 -- Cost: 4 commands for any number of leases, of which two are in proportion to it; one more if one is the next to end;
 -- more while tickets wait or a lease has ended, logarithmic in their number
 
@@ -20,18 +20,18 @@ local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack
 
 local state = call('HMGET', usage, 'schema', 'due', 'tickets')
 if state[1] ~= '1' then return state[1] and 'newer ' .. state[1] or 'unregistered' end
-local time, due = call('TIME'), state[2]
+local time, due, more = call('TIME'), state[2], false
 local millis = math.floor(time[1] * 1000 + time[2] / 1000)
 if state[3] or due and millis >= due + 0 then
   --- include queue.lua
-  settle()
+  local _, done = settle()
+  more = not done
   due = call('HGET', usage, 'due')
 end
 
 local members, answers = {}, {}
 for i = 1, #ARGV, 3 do members[#members + 1] = ARGV[i] end
-if #members == 0 then return answers end
-local records, filed = call('HMGET', grants, unpack(members)), nil
+local records, filed = #members > 0 and call('HMGET', grants, unpack(members)), nil
 
 local renewed, soonest = {}, nil
 for i, member in ipairs(members) do
@@ -49,7 +49,7 @@ for i, member in ipairs(members) do
   end
   if not held_by then
     if call('SISMEMBER', pool, member) == 1 then answer = 'foreign' end
-  elseif held_by ~= execution then
+  elseif held_by ~= execution and held_by ~= '' then
     answer = 'conflict ' .. units .. ' ' .. held_by
   else
     local ends = millis + ARGV[3 * i]
@@ -64,4 +64,5 @@ if soonest then
   call('ZADD', leases, 'XX', unpack(renewed))
   if due and soonest < due + 0 then call('HSET', usage, 'due', string.format('%.0f', soonest)) end
 end
+if more then answers[#answers + 1] = 'more' end
 return answers

@@ -19,6 +19,7 @@ mod pool;
 mod proxy;
 #[cfg(feature = "redis")]
 mod redis;
+mod registered;
 mod registrar;
 mod ticket;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 
@@ -12,13 +12,13 @@ use crate::claim::{
     AllocationStatus, Claim, Claimant, Joint, JointOutcome, Lease, Outcome, Quota, Released,
     ResourceConstraintsSpec,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::execution::ExecutionId;
 use crate::keeper::{Held, Keeper, Patience, Request};
 use crate::lock::Locks;
 use crate::name::{AllocationToken, Holder, PluginId, PoolName, ResourceNamespace};
-use crate::pool::QuotaChange;
 use crate::proxy::TaskResourceManager;
+use crate::registered::Registered;
 use crate::ticket::{TicketRequest, Turn};
 
 /// What a plugin sees: Flyte's `core.ResourceManager`.
@@ -38,7 +38,7 @@ pub trait ResourceManager: Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// An error is never a "no": the request breaks a rule and nothing was sent, or the answer is
-    /// unknown, which [`Error::is_retryable`] tells apart. After a retryable error the token may be
+    /// unknown, which [`is_retryable`](crate::Error::is_retryable) tells apart. After a retryable error the token may be
     /// held; repeating the same call is the remedy.
     ///
     /// # Cancel safety
@@ -76,50 +76,10 @@ pub struct Manager(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    registered: Arc<Registered>,
+    registered: Registered,
     holder: Holder,
     /// Started for the first lease or waiting claim.
     keeper: OnceLock<Keeper>,
-}
-
-/// The pools of a manager and where they are kept.
-#[derive(Debug)]
-pub(crate) struct Registered {
-    backend: Arc<dyn Backend>,
-    /// Grows with the locks that are used.
-    quotas: RwLock<HashMap<PoolName, Quota>>,
-}
-
-impl Registered {
-    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
-        &self.backend
-    }
-
-    pub(crate) fn check(&self, pool: &PoolName) -> Result<()> {
-        match self.quota(pool).is_some() || !self.backend.keeps_grants() {
-            true => Ok(()),
-            false => Err(Error::UnknownNamespace { pool: pool.clone() }),
-        }
-    }
-
-    fn quota(&self, pool: &PoolName) -> Option<Quota> {
-        self.quotas.read().unwrap_or_else(PoisonError::into_inner).get(pool).copied()
-    }
-
-    /// Registers one pool more.
-    async fn register(&self, pool: &PoolName, quota: Quota) -> Result<()> {
-        self.backend.change_quota(pool, QuotaChange::Register(quota)).await?;
-        self.quotas.write().unwrap_or_else(PoisonError::into_inner).insert(pool.clone(), quota);
-        Ok(())
-    }
-
-    /// Brings back a pool that the backend lost.
-    pub(crate) async fn register_again(&self, pool: &PoolName) -> Result<()> {
-        let unknown = || Error::UnknownNamespace { pool: pool.clone() };
-        let quota = self.quota(pool).ok_or_else(unknown)?;
-        tracing::warn!(%pool, %quota, "the backend did not know the pool; registering it again");
-        self.backend.change_quota(pool, QuotaChange::Register(quota)).await.map(drop)
-    }
 }
 
 impl Manager {
@@ -128,13 +88,13 @@ impl Manager {
         quotas: HashMap<PoolName, Quota>,
         holder: Holder,
     ) -> Self {
-        let registered = Arc::new(Registered { backend, quotas: RwLock::new(quotas) });
+        let registered = Registered::new(backend, quotas);
         Self(Arc::new(Inner { registered, holder, keeper: OnceLock::new() }))
     }
 
     /// Which backend decides.
     pub fn id(&self) -> &'static str {
-        self.0.registered.backend.id()
+        self.backend().id()
     }
 
     /// The name under which this manager's grants are recorded.
@@ -154,8 +114,8 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownNamespace`] if the pool was not registered with this manager; inside,
-    /// [`Error::Conflict`] if a token is held with other units or by another execution; else as
+    /// [`UnknownNamespace`](crate::Error::UnknownNamespace) if the pool was not registered with this manager; inside,
+    /// [`Conflict`](crate::Error::Conflict) if a token is held with other units or by another execution; else as
     /// [`ResourceManager::allocate_resource`].
     ///
     /// # Cancel safety
@@ -174,14 +134,7 @@ impl Manager {
             return Ok(Vec::new());
         }
         let claimant = Claimant { execution, constraints, holder };
-        let backend = &registered.backend;
-        let answers = match backend.allocate(pool, claimant, claims).await {
-            Err(Error::UnknownNamespace { .. }) => {
-                registered.register_again(pool).await?;
-                backend.allocate(pool, claimant, claims).await
-            }
-            answers => answers,
-        }?;
+        let answers = registered.allocate(pool, claimant, claims).await?;
         for (claim, answer) in claims.iter().zip(&answers) {
             if let (Some(lease), Ok(Outcome::Granted(_))) = (claim.lease, answer) {
                 self.keep(pool, execution, &claim.token, lease);
@@ -195,8 +148,8 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::NeverGranted`] if the units are more than the quota or a cap; else as [`allocate`](Self::allocate), where
-    /// a [`Conflict`](Error::Conflict) may also be with a ticket.
+    /// [`NeverGranted`](crate::Error::NeverGranted) if the units are more than the quota or a cap; else as [`allocate`](Self::allocate), where
+    /// a [`Conflict`](crate::Error::Conflict) may also be with a ticket.
     ///
     /// # Cancel safety
     ///
@@ -212,14 +165,7 @@ impl Manager {
         let Inner { registered, holder, .. } = &*self.0;
         registered.check(pool)?;
         let claimant = Claimant { execution, constraints, holder };
-        let backend = &registered.backend;
-        let turn = match backend.wait(pool, claimant, claim, ticket).await {
-            Err(Error::UnknownNamespace { .. }) => {
-                registered.register_again(pool).await?;
-                backend.wait(pool, claimant, claim, ticket).await
-            }
-            turn => turn,
-        }?;
+        let turn = registered.wait(pool, claimant, claim, ticket).await?;
         if let (Some(lease), Turn::Granted(_)) = (claim.lease, &turn) {
             self.keep(pool, execution, &claim.token, lease);
         }
@@ -230,7 +176,7 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::NeverGranted`] if the units are more than the quota or a cap; retryable errors when the server could not be
+    /// [`NeverGranted`](crate::Error::NeverGranted) if the units are more than the quota or a cap; retryable errors when the server could not be
     /// reached for longer than a ticket lasts (10 s); else as [`allocate`](Self::allocate). The claim does not wait any
     /// more then.
     ///
@@ -290,7 +236,7 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] if a pool is named twice; else as [`acquire`](Self::acquire). Nothing is held then.
+    /// [`InvalidArgument`](crate::Error::InvalidArgument) if a pool is named twice; else as [`acquire`](Self::acquire). Nothing is held then.
     ///
     /// # Cancel safety
     ///
@@ -311,7 +257,7 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] if a pool is named twice; else as [`allocate`](Self::allocate). Nothing is granted then.
+    /// [`InvalidArgument`](crate::Error::InvalidArgument) if a pool is named twice; else as [`allocate`](Self::allocate). Nothing is granted then.
     ///
     /// # Cancel safety
     ///
@@ -325,14 +271,7 @@ impl Manager {
         claims.iter().try_for_each(|joint| registered.check(&joint.pool))?;
         let constraints = ResourceConstraintsSpec::NONE; // each claim brings its own
         let claimant = Claimant { execution, constraints, holder };
-        let backend = &registered.backend;
-        let outcome = match backend.allocate_all(claimant, claims).await {
-            Err(Error::UnknownNamespace { pool }) => {
-                registered.register_again(&pool).await?;
-                backend.allocate_all(claimant, claims).await
-            }
-            outcome => outcome,
-        }?;
+        let outcome = registered.allocate_all(claimant, claims).await?;
         if let JointOutcome::Granted(_) = outcome {
             for Joint { pool, claim, .. } in claims {
                 if let Some(lease) = claim.lease {
@@ -347,7 +286,7 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownNamespace`] if the pool was not registered with this manager; else as
+    /// [`UnknownNamespace`](crate::Error::UnknownNamespace) if the pool was not registered with this manager; else as
     /// [`ResourceManager::release_resource`].
     ///
     /// # Cancel safety
@@ -367,13 +306,7 @@ impl Manager {
         if let Some(keeper) = self.0.keeper.get() {
             keeper.forget(tokens.iter().map(|token| held(pool, execution, token)).collect());
         }
-        match registered.backend.release(pool, execution, tokens).await {
-            Err(Error::UnknownNamespace { .. }) => {
-                registered.register_again(pool).await?;
-                registered.backend.release(pool, execution, tokens).await
-            }
-            answer => answer,
-        }
+        registered.release(pool, execution, tokens).await
     }
 
     fn request(&self, execution: &ExecutionId, joint: Joint, wait: Wait) -> Result<Request> {
@@ -391,7 +324,7 @@ impl Manager {
         if let Some(keeper) = keeper.get() {
             return Ok(keeper);
         }
-        let started = Keeper::start(Arc::clone(registered), holder.clone())?;
+        let started = Keeper::start(registered.clone(), holder.clone())?;
         // Of two that were started at once the second ends here.
         Ok(keeper.get_or_init(|| started))
     }
@@ -404,7 +337,7 @@ impl Manager {
         token: &AllocationToken,
         lease: Lease,
     ) {
-        if !self.0.registered.backend.keeps_grants() {
+        if !self.backend().keeps_grants() {
             return;
         }
         match self.keeper() {

@@ -234,4 +234,6 @@ pub struct RepairReport {
     pub dropped: u64,
     /// Counters that were wrong and are right now.
     pub corrected: Vec<Drift>,
+    /// Tickets whose queue was broken and is built anew.
+    pub requeued: u64,
 }

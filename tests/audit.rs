@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use redis::Commands;
-use tokenpool::Error;
+use tokenpool::{Claimant, Error, Holder, Lease, TicketRequest};
 use tokio::task::JoinHandle;
 
 use crate::support::server::Server;
-use crate::support::{FREE, Pool, claim, redis_on};
+use crate::support::{FREE, Pool, claim, execution, redis_on};
 
 const A: &str = "flytesnacks/development/a";
 
@@ -71,4 +72,33 @@ async fn a_larger_pool_under_load_is_never_said_to_have_drifted() {
     assert!(traffic.await.unwrap() > 0);
     pool.assert_clean().await;
     assert_eq!(pool.in_use().await, 12_000);
+}
+
+/// As when a server that may evict keys ran out of memory.
+#[tokio::test]
+async fn a_queue_that_lost_keys_is_found_and_built_anew() {
+    let f = redis_on(Server::start()).await;
+    let pool = f.pool(1).await;
+    pool.claim(A, "held").await.granted().unwrap();
+    let ticket = TicketRequest::new(Lease::new(Duration::from_secs(600)).unwrap());
+    let wait = async |name: &str, path: &str| {
+        let (holder, execution) = (Holder::new("test").unwrap(), execution(path));
+        let claimant = Claimant { execution: &execution, constraints: FREE, holder: &holder };
+        f.backend.wait(&pool.name, claimant, &claim(name, 1), &ticket).await.unwrap()
+    };
+    for (name, path) in [("1", A), ("2", "q/d/x"), ("3", A)] {
+        assert!(wait(name, path).await.granted().is_none());
+    }
+    for lost in ["queue", "lines", "leases"] {
+        pool.assert_clean().await;
+        let _: () = pool.raw().del(pool.key_of(lost)).unwrap();
+        assert!(f.backend.check(&pool.name).await.unwrap().queue_is_broken, "{lost}");
+        assert_eq!(f.backend.repair(&pool.name).await.unwrap().requeued, 3, "{lost}");
+    }
+    pool.assert_clean().await;
+    for (last, name, path) in [("held", "1", A), ("1", "2", "q/d/x"), ("2", "3", A)] {
+        let last_path = if last == "2" { "q/d/x" } else { A };
+        pool.release(last_path, last).await;
+        assert!(wait(name, path).await.granted().is_some(), "{name} in its turn");
+    }
 }

@@ -179,7 +179,8 @@ local function hand_on(millis)
   return false
 end
 
--- Ends the leases that are over, oldest first, hands units on, and notes when something is due next.
+-- Ends the leases that are over, oldest first, hands units on, and notes when something is due next. Returns the clock in
+-- milliseconds, and whether that is all.
 local function settle()
   local millis = look()
   local ended = call('ZRANGEBYSCORE', leases, '-inf', millis, 'LIMIT', 0, ENDED)
@@ -202,7 +203,7 @@ local function settle()
   else
     call('HSET', usage, 'due', '0')
   end
-  return millis
+  return millis, done
 end
 
 -- Writes a ticket's record.

@@ -159,7 +159,11 @@ impl Pool {
     /// Renews leases and tickets after ending those that are over.
     pub(super) fn renew(&mut self, now: Now, renewals: &[Renewal<'_>]) -> Vec<Result<Renewed>> {
         self.settle_if_needed(now);
-        renewals.iter().map(|renewal| self.renew_one(now, renewal)).collect()
+        let renewed = renewals.iter().map(|renewal| self.renew_one(now, renewal)).collect();
+        while self.is_due(now) {
+            self.settle(now);
+        }
+        renewed
     }
 
     fn renew_one(&mut self, now: Now, renewal: &Renewal<'_>) -> Result<Renewed> {

@@ -1,6 +1,7 @@
 //! Proving and repairing a pool: reading it whole, page by page, and correcting what disagrees.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use super::keys::{PoolKeys, field_of_scope, scope_of_field};
 use super::remote::{BATCH, PAGE, RemotePool, unexpected};
@@ -19,6 +20,9 @@ const ATTEMPTS: u32 = 20;
 /// Recorded as holder of members that a repair adopted.
 const ADOPTED: &str = "adopted";
 
+/// How long a ticket lasts that has lost its time to live.
+const REQUEUED: Duration = Duration::from_secs(10);
+
 impl RemotePool<'_> {
     pub(super) async fn check(&self) -> Result<CheckReport> {
         Ok(self.read_whole().await?.report())
@@ -32,7 +36,9 @@ impl RemotePool<'_> {
             if found.is_clean() {
                 return Ok(report);
             }
-            if found.unrecorded.is_empty() && found.removed.is_empty() {
+            if found.queue_is_broken {
+                self.requeue(&mut report).await?;
+            } else if found.unrecorded.is_empty() && found.removed.is_empty() {
                 self.correct(&whole.version.epoch, found, &mut report).await?;
             } else {
                 self.reconcile(&found, &mut report).await?;
@@ -59,9 +65,9 @@ impl RemotePool<'_> {
     async fn try_read_whole(&self) -> Result<Option<Whole>> {
         let mut whole: Option<Whole> = None;
         let mut cursors = ["0"; 3].map(str::to_owned);
-        let PoolKeys { pool, usage, grants, tickets, queue, .. } = &self.keys;
+        let PoolKeys { pool, usage, grants, leases, tickets, queue, lines, .. } = &self.keys;
         loop {
-            let mut call = scripts::CHECK.on(&[pool, usage, grants, tickets, queue]);
+            let mut call = scripts::CHECK.on(&[pool, usage, grants, leases, tickets, queue, lines]);
             call.arg(&cursors).arg(PAGE);
             let mut fields = self.call_for_fields(&call).await?;
             let wrong = || unexpected(call.operation(), "not a page");
@@ -92,6 +98,16 @@ impl RemotePool<'_> {
             report.adopted += adopted;
             report.dropped += dropped;
         }
+        Ok(())
+    }
+
+    /// Builds the queue anew from the records of the tickets.
+    async fn requeue(&self, report: &mut RepairReport) -> Result<()> {
+        let mut call = scripts::REQUEUE.on(&self.keys.all());
+        call.arg(u64::try_from(REQUEUED.as_millis()).unwrap_or(u64::MAX));
+        let mut fields = self.call_for_fields(&call).await?;
+        let kept = fields.number().ok_or_else(|| unexpected(call.operation(), fields))?;
+        report.requeued += kept;
         Ok(())
     }
 
@@ -148,17 +164,32 @@ impl Version {
     }
 }
 
-/// How many tickets there are, by three ways of counting.
+/// How many tickets there are, by several ways of counting.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tickets {
     counted: u64,
     records: u64,
     ranks: u64,
+    /// Of tickets and of domains.
+    lines: u64,
+    /// Of tickets and of grants.
+    leases: u64,
 }
 
 impl Tickets {
     pub(super) fn read(fields: &mut Fields) -> Option<Self> {
-        Some(Self { counted: fields.number()?, records: fields.number()?, ranks: fields.number()? })
+        Some(Self {
+            counted: fields.number()?,
+            records: fields.number()?,
+            ranks: fields.number()?,
+            lines: fields.number()?,
+            leases: fields.number()?,
+        })
+    }
+
+    fn disagree(&self) -> bool {
+        let Self { counted, records, ranks, lines, leases } = *self;
+        counted != records || ranks != records || lines < records || leases < records
     }
 }
 
@@ -240,8 +271,7 @@ impl Whole {
             unrecorded,
             removed,
             tickets: self.tickets.records,
-            queue_is_broken: self.tickets.counted != self.tickets.records
-                || self.tickets.ranks != self.tickets.records,
+            queue_is_broken: self.tickets.disagree(),
         }
     }
 }

@@ -116,7 +116,12 @@ impl RemotePool<'_> {
             [] => vec![batch(&[])],
             renewals => renewals.chunks(BATCH).map(batch).collect(),
         };
-        let answers = self.call_all(&calls).await?;
+        let mut answers = self.call_all(&calls).await?;
+        let answered = answers.len();
+        answers.retain(|answer| Answer::from_value(answer) != Some(Answer::More));
+        if answers.len() < answered {
+            self.do_what_is_due().await?;
+        }
         if answers.len() != renewals.len() {
             return Err(unexpected("renew", format!("{} answers", answers.len())));
         }
@@ -138,6 +143,16 @@ impl RemotePool<'_> {
             }
         };
         renewals.iter().zip(&answers).map(renewed).collect()
+    }
+
+    /// Calls again until nothing is due, because one call does a bounded part of it.
+    async fn do_what_is_due(&self) -> Result<()> {
+        loop {
+            let calls = [scripts::RENEW.on(&self.keys.all())];
+            if self.call_all(&calls).await?.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     pub(super) async fn release(

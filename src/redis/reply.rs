@@ -16,17 +16,35 @@ use crate::ticket::{Notice, TicketRecord};
 /// `lua/README.md` says what each means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    Granted { fence: u64 },
-    Held { fence: u64 },
-    Conflict { units: u64, execution: String },
+    Granted {
+        fence: u64,
+    },
+    Held {
+        fence: u64,
+    },
+    Conflict {
+        units: u64,
+        execution: String,
+    },
     Full(Full),
-    Waiting { position: u64, retry_after: Option<Duration>, full: Full },
-    Never { limit: What, size: u64 },
+    Waiting {
+        position: u64,
+        retry_after: Option<Duration>,
+        full: Full,
+    },
+    Never {
+        limit: What,
+        size: u64,
+    },
     Queued,
     Foreign,
+    /// More is due than one call does.
+    More,
     Released(Released),
     Unregistered,
-    Newer { schema: String },
+    Newer {
+        schema: String,
+    },
     Repaired,
     Changed,
 }
@@ -108,6 +126,7 @@ impl Answer {
             }
             "queued" => Some(Self::Queued),
             "foreign" => Some(Self::Foreign),
+            "more" => Some(Self::More),
             "withdrawn" => Some(Self::Released(Released::Withdrawn)),
             "released" => Some(Self::Released(Released::Units(number()?))),
             "unheld" => Some(Self::Released(Released::NotHeld)),

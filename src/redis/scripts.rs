@@ -44,6 +44,7 @@ scripts! {
     RELEASE = "release" on Shared,
     RENEW = "renew" on Shared,
     REPAIR = "repair" on Own,
+    REQUEUE = "requeue" on Own,
     REVOKE = "revoke" on Own,
     SET_ORDER = "set_order" on Own,
     SET_QUOTA = "set_quota" on Shared,

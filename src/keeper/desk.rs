@@ -1,0 +1,387 @@
+//! The keeper's own side: obeys its handles, renews what is due, hears the notices, and releases.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::place::{End, Place};
+use super::renewals::{Entry, Id, Renewals};
+use super::{Command, Held, Keeper, Patience, Request, gone};
+use crate::acquire::{Acquired, AcquiredAll};
+use crate::allocation::Allocation;
+use crate::claim::{Claimant, Grant, JointOutcome, Lease, Released, ResourceConstraintsSpec};
+use crate::error::{Error, Result};
+use crate::execution::ExecutionId;
+use crate::name::{Holder, PoolName};
+use crate::registered::Registered;
+use crate::ticket::{Channel, Notice, Renewal};
+
+/// How long the last releases may take when the manager is gone.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Where a keeper works.
+#[derive(Debug)]
+pub(super) struct Desk {
+    registered: Registered,
+    holder: Holder,
+    handle: mpsc::WeakUnboundedSender<Command>,
+    /// The same through a connection of its own.
+    own: OnceCell<Registered>,
+    channel: OnceCell<Channel>,
+    renewals: Mutex<Renewals>,
+    /// Something may be due before what was next.
+    earlier: Notify,
+    tasks: TaskTracker,
+}
+
+impl Desk {
+    /// Begins work on a thread of its own.
+    pub(super) fn open(
+        registered: Registered,
+        holder: Holder,
+        handle: mpsc::WeakUnboundedSender<Command>,
+        inbox: mpsc::UnboundedReceiver<Command>,
+    ) -> io::Result<()> {
+        let desk = Arc::new(Self {
+            registered,
+            holder,
+            handle,
+            own: OnceCell::new(),
+            channel: OnceCell::new(),
+            renewals: Mutex::default(),
+            earlier: Notify::new(),
+            tasks: TaskTracker::new(),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = thread::Builder::new().name("tokenpool-keeper".to_owned());
+        thread.spawn(move || runtime.block_on(desk.run(inbox))).map(drop)
+    }
+
+    async fn run(self: Arc<Self>, mut inbox: mpsc::UnboundedReceiver<Command>) {
+        loop {
+            let next = self.renewals().next_due();
+            let due = async {
+                match next {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => break,
+                },
+                () = due => self.renew_due(),
+                () = self.earlier.notified() => {}
+            }
+        }
+        self.tasks.close();
+        // What is not done by then is left to the leases.
+        let _ = timeout(FAREWELL, self.tasks.wait()).await;
+    }
+
+    fn obey(self: &Arc<Self>, command: Command) {
+        let desk = Arc::clone(self);
+        match command {
+            Command::Acquire(request, reply) => {
+                let work = |cancelled| async move { desk.acquire(&request, &cancelled).await };
+                self.tasks.spawn(deliver(reply, work));
+            }
+            Command::AcquireAll(requests, reply) => {
+                let work = |cancelled| async move { desk.acquire_all(&requests, &cancelled).await };
+                self.tasks.spawn(deliver(reply, work));
+            }
+            Command::Keep(held, lease) => self.renewals().keep(*held, lease),
+            Command::Forget(held) => {
+                let mut renewals = self.renewals();
+                held.iter().for_each(|held| renewals.remove_grants(held));
+            }
+            Command::Release(held, reply) => {
+                self.renewals().remove_grants(&held);
+                self.release_later(*held, reply);
+            }
+        }
+    }
+
+    pub(super) fn renewals(&self) -> MutexGuard<'_, Renewals> {
+        self.renewals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has an entry renewed.
+    pub(super) fn insert(&self, entry: Entry) -> Id {
+        let id = self.renewals().insert(entry);
+        self.earlier.notify_one();
+        id
+    }
+
+    /// The pools, through a connection that is made for the first call.
+    pub(super) async fn pools(&self) -> Result<&Registered> {
+        self.own.get_or_try_init(|| self.registered.detached()).await
+    }
+
+    /// The channel of this process's tickets, opened for the first of them.
+    pub(super) async fn channel(self: &Arc<Self>) -> Result<&Channel> {
+        let open = async || {
+            let mut inbox = self.pools().await?.backend().listen().await?;
+            let desk = Arc::downgrade(self);
+            tokio::spawn(async move {
+                while let Some(notice) = inbox.notices.recv().await {
+                    let Some(desk) = desk.upgrade() else { break };
+                    desk.hear(notice);
+                }
+            });
+            Ok(inbox.channel)
+        };
+        self.channel.get_or_try_init(open).await
+    }
+
+    fn hear(&self, notice: Notice) {
+        match notice {
+            Notice::Granted { pool, member } | Notice::Gone { pool, member } => {
+                self.renewals().notify(pool, member);
+            }
+            Notice::Interrupted => {
+                self.renewals().look_after_tickets();
+                self.earlier.notify_one();
+            }
+        }
+    }
+
+    fn renew_due(self: &Arc<Self>) {
+        let batches = self.renewals().take_due();
+        for (pool, ids) in batches {
+            let desk = Arc::clone(self);
+            self.tasks.spawn(async move { desk.renew(&pool, ids).await });
+        }
+    }
+
+    /// Renews entries of one pool in one round trip.
+    async fn renew(&self, pool: &PoolName, ids: Vec<Id>) {
+        let sent = Instant::now();
+        let (ids, held): (Vec<_>, Vec<_>) = {
+            let renewals = self.renewals();
+            let known = |id: Id| renewals.get(id).map(|(held, lease)| (id, (held.clone(), lease)));
+            ids.into_iter().filter_map(known).unzip()
+        };
+        let wanted: Vec<_> = held
+            .iter()
+            .map(|(Held { execution, token, .. }, lease)| Renewal {
+                execution,
+                token,
+                lease: *lease,
+            })
+            .collect();
+        let answers = match self.pools().await {
+            Ok(pools) => pools.backend().renew(pool, &wanted).await,
+            Err(error) => Err(error),
+        };
+        let mut renewals = self.renewals();
+        match answers {
+            Ok(answers) => {
+                for (id, answer) in ids.into_iter().zip(answers) {
+                    renewals.settle(id, sent, answer);
+                }
+            }
+            Err(Error::UnknownNamespace { .. }) => ids.into_iter().for_each(|id| renewals.lose(id)),
+            Err(error) => {
+                tracing::warn!(%pool, count = ids.len(), %error, "not renewed; trying again");
+                ids.into_iter().for_each(|id| renewals.try_again(id));
+            }
+        }
+        drop(renewals);
+        self.earlier.notify_one();
+    }
+
+    fn release_later(
+        self: &Arc<Self>,
+        held: Held,
+        reply: Option<oneshot::Sender<Result<Released>>>,
+    ) {
+        let desk = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let first = desk.release_once(&held).await;
+            let again = matches!(&first, Err(error) if error.is_retryable());
+            if let Err(error) = &first {
+                let (pool, token) = (&held.pool, &held.token);
+                tracing::warn!(%pool, %token, %error, again, "not released");
+            }
+            if let Some(reply) = reply {
+                // Whoever does not wait for the answer does not want it.
+                let _ = reply.send(first);
+            }
+            if again {
+                desk.release_until_answered(&held).await;
+            }
+        });
+    }
+
+    async fn release_once(&self, held: &Held) -> Result<Released> {
+        let tokens = std::slice::from_ref(&held.token);
+        let backend = self.pools().await?.backend();
+        let released = backend.release(&held.pool, &held.execution, tokens).await?;
+        Ok(released.first().copied().unwrap_or(Released::NotHeld))
+    }
+
+    async fn release_until_answered(&self, held: &Held) {
+        let back_off = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(100))
+            .with_max_delay(Duration::from_secs(10))
+            .without_max_times()
+            .with_jitter()
+            .build();
+        for delay in back_off {
+            sleep(delay).await;
+            match self.release_once(held).await {
+                Err(error) if error.is_retryable() => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Releases, and goes on in the background if that gets no answer.
+    async fn withdraw(self: &Arc<Self>, held: Held) {
+        match self.release_once(&held).await {
+            Err(error) if error.is_retryable() => self.release_later(held, None),
+            _ => {}
+        }
+    }
+
+    async fn acquire(
+        self: &Arc<Self>,
+        request: &Request,
+        cancelled: &CancellationToken,
+    ) -> Result<Acquired> {
+        let mut place = Place::new(self, request);
+        let end = match request.patience {
+            Patience::None => place.try_once().await,
+            Patience::Until(_) => place.wait(cancelled).await,
+        };
+        let stood = place.leave();
+        match end {
+            Ok(End::Granted(grant, asked)) => self
+                .allocation(request.held(), request.joint.claim.lease, grant, asked)
+                .map(Acquired::Granted),
+            Ok(End::Refused(refusal)) => Ok(Acquired::Refused(refusal)),
+            Ok(End::TimedOut(ticket)) => {
+                self.withdraw(request.held()).await;
+                Ok(Acquired::TimedOut(ticket))
+            }
+            Ok(End::Cancelled) => {
+                self.withdraw(request.held()).await;
+                Err(gone("acquire"))
+            }
+            Err(error) => {
+                if error.is_retryable() || stood {
+                    self.withdraw(request.held()).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// All at once if that can be; else one after the other in the order of the pools' names, in which two such claims
+    /// cannot wait for each other.
+    async fn acquire_all(
+        self: &Arc<Self>,
+        requests: &[Request],
+        cancelled: &CancellationToken,
+    ) -> Result<AcquiredAll> {
+        let Some(first) = requests.first() else { return Ok(AcquiredAll::Granted(Vec::new())) };
+        let claims: Vec<_> = requests.iter().map(|request| request.joint.clone()).collect();
+        let claimant = self.claimant(&first.execution, ResourceConstraintsSpec::NONE);
+        let asked = Instant::now();
+        match self.pools().await?.allocate_all(claimant, &claims).await {
+            Ok(JointOutcome::Granted(grants)) => {
+                let allocation = |(request, grant): (&Request, Grant)| {
+                    self.allocation(request.held(), request.joint.claim.lease, grant, asked)
+                };
+                let all = requests.iter().zip(grants).map(allocation).collect::<Result<_>>()?;
+                return Ok(AcquiredAll::Granted(all));
+            }
+            Ok(JointOutcome::Refused { .. }) => {}
+            Err(error) => {
+                if error.is_retryable() {
+                    for request in requests {
+                        self.release_later(request.held(), None);
+                    }
+                }
+                return Err(error);
+            }
+        }
+        let mut order: Vec<_> = requests.iter().enumerate().collect();
+        order.sort_by_key(|(_, request)| &request.joint.pool);
+        let mut allocations = Vec::new();
+        for (at, request) in order {
+            match self.acquire(request, cancelled).await? {
+                Acquired::Granted(allocation) => allocations.push((at, allocation)),
+                // What was got before is dropped, and so released.
+                Acquired::TimedOut(ticket) => {
+                    let pool = request.joint.pool.clone();
+                    return Ok(AcquiredAll::TimedOut { pool, ticket });
+                }
+                Acquired::Refused(refusal) => {
+                    let pool = request.joint.pool.clone();
+                    return Ok(AcquiredAll::Refused { pool, refusal });
+                }
+            }
+        }
+        allocations.sort_unstable_by_key(|(at, _)| *at);
+        Ok(AcquiredAll::Granted(
+            allocations.into_iter().map(|(_, allocation)| allocation).collect(),
+        ))
+    }
+
+    pub(super) fn claimant<'a>(
+        &'a self,
+        execution: &'a ExecutionId,
+        constraints: ResourceConstraintsSpec,
+    ) -> Claimant<'a> {
+        Claimant { execution, constraints, holder: &self.holder }
+    }
+
+    /// The guard of a grant; its lease is renewed from now on.
+    fn allocation(
+        self: &Arc<Self>,
+        held: Held,
+        lease: Option<Lease>,
+        grant: Grant,
+        asked: Instant,
+    ) -> Result<Allocation> {
+        let Some(commands) = self.handle.upgrade() else {
+            self.release_later(held, None);
+            return Err(gone("acquire"));
+        };
+        let lost = lease.filter(|_| self.registered.backend().keeps_grants()).map(|lease| {
+            let (sender, lost) = watch::channel(false);
+            self.insert(Entry::grant(held.clone(), lease, asked, sender));
+            lost
+        });
+        Ok(Allocation::new(Keeper { commands }, held, grant, lost))
+    }
+}
+
+/// Does work for a reply, and calls it off when nobody waits for that any more.
+async fn deliver<T, F>(
+    mut reply: oneshot::Sender<Result<T>>,
+    work: impl FnOnce(CancellationToken) -> F,
+) where
+    F: Future<Output = Result<T>>,
+{
+    let cancelled = CancellationToken::new();
+    let mut work = std::pin::pin!(work(cancelled.clone()));
+    let result = loop {
+        tokio::select! {
+            result = &mut work => break result,
+            () = reply.closed(), if !cancelled.is_cancelled() => cancelled.cancel(),
+        }
+    };
+    // If nobody waits any more, the guards in the result are dropped, and so released.
+    let _ = reply.send(result);
+}

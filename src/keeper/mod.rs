@@ -1,0 +1,141 @@
+//! What a process does beside its callers: it renews what they hold, waits in their place, and gives back what they drop.
+//!
+//! One keeper serves a manager, on a thread and a connection of its own: callers that keep their runtime busy cannot starve
+//! it, and what is dropped outside of a runtime is released all the same.
+
+mod desk;
+mod place;
+mod renewals;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use self::desk::Desk;
+use crate::acquire::{Acquired, AcquiredAll};
+use crate::claim::{Joint, Lease, Released};
+use crate::error::{Error, Result};
+use crate::execution::ExecutionId;
+use crate::name::{AllocationToken, Holder, Member, PoolName};
+use crate::registered::Registered;
+use crate::ticket::Priority;
+
+const THIS_PROCESS: &str = "a thread of this process";
+
+/// Handle of a keeper, which ends when all handles are gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Keeper {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+/// A claim that waits, and for how long.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) execution: ExecutionId,
+    pub(crate) joint: Joint,
+    pub(crate) priority: Priority,
+    pub(crate) patience: Patience,
+}
+
+/// How long a claim waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all.
+    None,
+    /// Until a moment, or for ever.
+    Until(Option<Instant>),
+}
+
+/// What is held or waits: a token of an execution in a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Held {
+    pub(crate) pool: PoolName,
+    pub(crate) execution: ExecutionId,
+    pub(crate) token: AllocationToken,
+}
+
+#[derive(Debug)]
+enum Command {
+    Acquire(Box<Request>, oneshot::Sender<Result<Acquired>>),
+    AcquireAll(Vec<Request>, oneshot::Sender<Result<AcquiredAll>>),
+    Keep(Box<Held>, Lease),
+    Forget(Vec<Held>),
+    Release(Box<Held>, Option<oneshot::Sender<Result<Released>>>),
+}
+
+impl Keeper {
+    /// Starts a keeper over connections of its own.
+    pub(crate) fn start(registered: Registered, holder: Holder) -> Result<Self> {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        Desk::open(registered, holder, commands.downgrade(), inbox).map_err(|source| {
+            Error::Unavailable {
+                operation: "keeper",
+                server: THIS_PROCESS.to_owned(),
+                source: Box::new(source),
+            }
+        })?;
+        Ok(Self { commands })
+    }
+
+    pub(crate) async fn acquire(&self, request: Request) -> Result<Acquired> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Acquire(Box::new(request), reply));
+        answer.await.unwrap_or_else(|_| Err(gone("acquire")))
+    }
+
+    pub(crate) async fn acquire_all(&self, requests: Vec<Request>) -> Result<AcquiredAll> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::AcquireAll(requests, reply));
+        answer.await.unwrap_or_else(|_| Err(gone("acquire_all")))
+    }
+
+    /// Renews a lease until it is forgotten, released or lost.
+    pub(crate) fn keep(&self, held: Held, lease: Lease) {
+        self.send(Command::Keep(Box::new(held), lease));
+    }
+
+    /// Renews these no longer.
+    pub(crate) fn forget(&self, held: Vec<Held>) {
+        self.send(Command::Forget(held));
+    }
+
+    /// Gives back what is held, trying again until the server answers.
+    pub(crate) async fn release(&self, held: Held) -> Result<Released> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Release(Box::new(held), Some(reply)));
+        answer.await.unwrap_or_else(|_| Err(gone("release")))
+    }
+
+    /// The same without waiting for the answer.
+    pub(crate) fn release_later(&self, held: Held) {
+        self.send(Command::Release(Box::new(held), None));
+    }
+
+    fn send(&self, command: Command) {
+        // The keeper listens as long as there are handles.
+        let _ = self.commands.send(command);
+    }
+}
+
+fn gone(operation: &'static str) -> Error {
+    Error::Unavailable {
+        operation,
+        server: THIS_PROCESS.to_owned(),
+        source: "the keeper ended".into(),
+    }
+}
+
+impl Held {
+    fn key(&self) -> (PoolName, Member) {
+        (self.pool.clone(), Member::new(&self.execution, &self.token))
+    }
+}
+
+impl Request {
+    fn held(&self) -> Held {
+        Held {
+            pool: self.joint.pool.clone(),
+            execution: self.execution.clone(),
+            token: self.joint.claim.token.clone(),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The place of a waiting claim.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::desk::Desk;
+use super::renewals::{Entry, Id};
+use super::{Patience, Request, gone};
+use crate::claim::{Grant, Joint, Lease, Outcome, Refusal};
+use crate::error::Result;
+use crate::ticket::{Ticket, TicketRequest, Turn};
+
+/// How long a ticket outlives its process, and so does what was handed to it.
+const LASTS: Duration = Duration::from_secs(10);
+/// How often tickets are renewed: a lost notice costs a waiter no more than this.
+const RENEWED: Duration = Duration::from_secs(2);
+/// But not more often than this, whatever ends in the pool.
+const SOONEST: Duration = Duration::from_millis(50);
+
+/// The place of a waiting claim.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    desk: &'a Arc<Desk>,
+    request: &'a Request,
+    /// Its ticket, as soon as it has one.
+    ticket: Option<Id>,
+    notify: Arc<Notify>,
+}
+
+/// How waiting ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Granted; asked for at this moment.
+    Granted(Grant, Instant),
+    Refused(Refusal),
+    TimedOut(Ticket),
+    Cancelled,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn new(desk: &'a Arc<Desk>, request: &'a Request) -> Self {
+        Self { desk, request, ticket: None, notify: Arc::default() }
+    }
+
+    /// Waits until the claim is granted, its time is up, or it is called off.
+    pub(super) async fn wait(&mut self, cancelled: &CancellationToken) -> Result<End> {
+        let mut last = None;
+        loop {
+            let asked = Instant::now();
+            match self.ask().await {
+                Ok(Turn::Granted(grant)) => return Ok(End::Granted(grant, asked)),
+                Ok(Turn::Waiting(ticket)) => {
+                    self.stand(asked, &ticket)?;
+                    last = Some(ticket);
+                }
+                // The ticket is renewed as long as it can last, and asks again then.
+                Err(error) if error.is_retryable() && self.stands() => {}
+                Err(error) => return Err(error),
+            }
+            tokio::select! {
+                () = self.notify.notified() => {}
+                () = cancelled.cancelled() => return Ok(End::Cancelled),
+                ticket = self.time_is_up(last.clone()) => return Ok(End::TimedOut(ticket)),
+            }
+        }
+    }
+
+    /// Claims without waiting.
+    pub(super) async fn try_once(&self) -> Result<End> {
+        let Request { execution, joint, .. } = self.request;
+        let Joint { pool, claim, constraints } = joint;
+        let (pools, asked) = (self.desk.pools().await?, Instant::now());
+        let claimant = self.desk.claimant(execution, *constraints);
+        let claims = std::slice::from_ref(claim);
+        let answers = pools.allocate(pool, claimant, claims).await?;
+        match answers.into_iter().next() {
+            Some(Ok(Outcome::Granted(grant))) => Ok(End::Granted(grant, asked)),
+            Some(Ok(Outcome::Refused(refusal))) => Ok(End::Refused(refusal)),
+            Some(Err(error)) => Err(error),
+            None => Err(gone("allocate")),
+        }
+    }
+
+    async fn ask(&self) -> Result<Turn> {
+        let Request { execution, joint, priority, .. } = self.request;
+        let Joint { pool, claim, constraints } = joint;
+        let desk = self.desk;
+        let ticket = TicketRequest::new(lasts()?)
+            .with_priority(*priority)
+            .with_channel(desk.channel().await?.clone());
+        let claimant = desk.claimant(execution, *constraints);
+        desk.pools().await?.wait(pool, claimant, claim, &ticket).await
+    }
+
+    async fn time_is_up(&self, last: Option<Ticket>) -> Ticket {
+        match (self.request.patience, last) {
+            (Patience::Until(Some(deadline)), Some(ticket)) => {
+                sleep_until(deadline).await;
+                ticket
+            }
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Has the ticket renewed, and looked after when something in the pool ends by itself.
+    fn stand(&mut self, asked: Instant, ticket: &Ticket) -> Result<()> {
+        let ends = ticket.retry_after.map_or(RENEWED, |wait| wait + Duration::from_millis(1));
+        let interval = ends.clamp(SOONEST, RENEWED);
+        if let Some(id) = self.ticket
+            && self.desk.renewals().renewed(id, asked, interval)
+        {
+            return Ok(());
+        }
+        let (held, notify) = (self.request.held(), Arc::clone(&self.notify));
+        let id = self.desk.insert(Entry::ticket(held, lasts()?, RENEWED, asked, notify));
+        self.desk.renewals().renewed(id, asked, interval);
+        self.ticket = Some(id);
+        Ok(())
+    }
+
+    fn stands(&self) -> bool {
+        self.ticket.is_some_and(|id| self.desk.renewals().contains(id))
+    }
+
+    /// Has the ticket renewed no longer; tells whether there was one.
+    pub(super) fn leave(self) -> bool {
+        if let Some(id) = self.ticket {
+            self.desk.renewals().remove(id);
+        }
+        self.ticket.is_some()
+    }
+}
+
+fn lasts() -> Result<Lease> {
+    Lease::named("ticket", LASTS)
+}
