@@ -249,6 +249,9 @@ async fn a_renewed_lease_goes_on(w: World) {
     }
     assert_eq!(pool.lease_left(A, "1").await, Some(Duration::from_secs(1)));
     // A shorter one counts, too.
+    let _ = pool.renew(A, "1", 60_000).await.unwrap();
+    w.pass(5000);
+    pool.nudge().await;
     let _ = pool.renew(A, "1", 200).await.unwrap();
     w.pass(200);
     assert_eq!(pool.renew(A, "1", 1000).await.unwrap(), Renewed::Lost);
