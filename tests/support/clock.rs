@@ -24,7 +24,6 @@ impl Clock {
     /// A clock that shows today, in whole seconds.
     pub(crate) fn new() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        // Valkey adds some microseconds that have passed, so there is room for them in a millisecond.
         let start = UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs());
         Self { file: None, twin: Arc::new(ManualClock::new(start)) }
     }
