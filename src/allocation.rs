@@ -106,7 +106,9 @@ impl Allocation {
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        if let Some(keeper) = self.keeper.take() {
+        // What is lost may be held again, by another claim of the same token.
+        let lost = self.is_lost();
+        if let Some(keeper) = self.keeper.take().filter(|_| !lost) {
             keeper.release_later(self.held.clone());
         }
     }
