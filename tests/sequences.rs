@@ -7,15 +7,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokenpool::{
-<<<<<<< HEAD
     Claim, Claimant, Deletion, Error, FencingNumber, Grant, GrantRecord, Holder, Inbox, Joint,
     JointOutcome, Member, MemoryBackend, Notice, Order, Outcome, PoolName, Priority, QueueChange,
     QuotaChange, Renewal, Result, TicketRecord, TicketRequest, Turn,
-=======
-    Claim, Claimant, Deletion, Error, FencingNumber, Grant, Holder, Inbox, Joint, JointOutcome,
-    MemoryBackend, Notice, Order, Outcome, PoolName, Priority, QueueChange, QuotaChange, Renewal,
-    Result, TicketRequest, Turn,
->>>>>>> 33be6ed137f479f57b5ba38389666b664c9f6f69
 };
 
 use crate::support::clock::{Clock, server_with_clock};
@@ -424,11 +418,7 @@ async fn compare(redis: &Fixture, memory: &Fixture, clock: &Clock, steps: &[Step
             seen.push((answer, state, side.told().await));
         }
         if seen[0] != seen[1] {
-<<<<<<< HEAD
             let before = &steps[..at];
-=======
-            let (step, before) = (&steps[at], &steps[..at]);
->>>>>>> 33be6ed137f479f57b5ba38389666b664c9f6f69
             let [memory, redis] = [&seen[0], &seen[1]]
                 .map(|seen| format!("{}\n{}\n{}\n{:?}", seen.0, seen.1[0], seen.1[1], seen.2));
             panic!("after {before:#?}\n{step:?}\nmemory: {memory}\n\nredis: {redis}");
