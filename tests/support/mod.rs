@@ -1,5 +1,6 @@
 //! What the tests share: servers, and pools that can be reached in several ways.
 
+pub(crate) mod gate;
 pub(crate) mod server;
 
 use std::collections::BTreeSet;
