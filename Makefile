@@ -4,7 +4,7 @@ EXAMPLES = quotas map_task operator fencing
 LOG = examples/data/NASA-iPSC-1993-3.1-cln.swf.gz
 SERVERS = redis-6.2 redis redis-8.2 valkey-9.1
 
-.PHONY: test chaos test-servers examples replay lint bench bench-quick package
+.PHONY: test chaos test-servers model examples replay lint bench bench-quick package
 
 # Installs redis-server if there is none, and runs every test.
 test:
@@ -22,6 +22,10 @@ test-servers:
 		$$server --version; \
 		TOKENPOOL_TEST_SERVER=$$server cargo test --package tokenpool --test tokenpool || exit 1; \
 	done
+
+# The model of the protocol, as deep as some minutes allow; `make test` looks less far.
+model:
+	cargo test --release --package tokenpool --no-default-features --lib in_depth -- --ignored
 
 examples:
 	for name in $(EXAMPLES); do cargo run --quiet --example $$name || exit 1; done

@@ -24,8 +24,9 @@
 -- ARGV[12] channel: where to tell that a ticket's turn came, or -
 -- Returns an answer (see README.md): granted, held, conflict, pool, project, domain, queue, waiting, never, unregistered,
 -- newer
--- Cost: 7 commands granted, 8 with a lease, 3 refused by the quota (2 without leases), whatever the number of holders,
--- scopes and tickets; more while tickets wait or a lease has ended, logarithmic in their number
+-- Cost: 7 commands granted, 8 with a lease, 9 if it is the next to end, 2 refused by the quota, 3 where leases are held,
+-- whatever the number of holders, scopes and tickets; more while tickets wait or a lease has ended, logarithmic in their
+-- number
 
 local call, pcall = redis.call, redis.pcall
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
@@ -64,13 +65,13 @@ if not due then
         local recorded = pcall('HSETNX', grants, member,
           units .. ' ' .. fence .. ' ' .. time[1] .. ' ' .. holder .. ' ' .. execution)
         if recorded == 1 then
-          local leased = 1
+          local leased, ends = 1, nil
           if lease ~= '-' then
-            local ends = string.format('%.0f', time[1] * 1000 + time[2] / 1000 + lease)
+            ends = string.format('%d', time[1] * 1000 + time[2] / 1000 + lease) -- whole milliseconds
             leased = pcall('ZADD', leases, ends, member)
-            if counters[4] == false or ends < counters[4] then call('HSET', usage, 'due', ends) end
           end
-          if leased == 1 then
+          if leased == 1 or leased == 0 then
+            if ends and (not counters[4] or ends < counters[4]) then call('HSET', usage, 'due', ends) end
             call('HINCRBY', usage, 'issued', units)
             return 'granted ' .. fence
           end

@@ -5,7 +5,7 @@
 -- pool
 -- Returns {0, answer of each pool: granted, held}, or {number of the pool that refused, its answer (see README.md): pool,
 -- project, domain, queue, conflict, unregistered, newer}; then nothing was granted
--- Cost: about 20 commands for each pool, whatever the number of holders and scopes
+-- Cost: at most 26 commands for each pool, whatever the number of holders and scopes
 
 local call = redis.call
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares
@@ -20,7 +20,6 @@ local function prepare()
   local schema = call('HGET', usage, 'schema')
   if schema ~= '1' then return schema and 'newer ' .. schema or 'unregistered' end
   settle()
-  look()
 end
 
 local function decide(member, units, execution, _, project, domain, project_cap, domain_cap)

@@ -21,8 +21,8 @@
 -- ARGV[7..] member, units, lease: of each claim; the lease in milliseconds, or - to hold until released
 -- Returns an array with an answer (see README.md) per claim: granted, held, conflict, pool, project, domain, queue; or one
 -- answer for all: unregistered, newer
--- Cost: 5 commands, and 2 for each granted (3 with a lease) or 1 for each refused claim; more while tickets wait or a
--- lease has ended
+-- Cost: 5 commands, 6 with leases, and 2 for each granted (3 with a lease) or 1 for each refused claim; more if one is the
+-- next to end, while tickets wait or a lease has ended
 
 local call, pcall = redis.call, redis.pcall
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
@@ -47,6 +47,13 @@ end
 local issued, limit, quota = counters[1] + 0, counters[2] + 0, counters[3] + 0
 local in_project, in_domain, due = (counters[4] or 0) + 0, (counters[5] or 0) + 0, counters[7]
 project_cap, domain_cap = tonumber(project_cap), tonumber(domain_cap)
+-- Shows the key's type before anything is changed.
+for i = 9, #ARGV, 3 do
+  if ARGV[i] ~= '-' then
+    call('ZCARD', leases)
+    break
+  end
+end
 local tail = ' ' .. time[1] .. ' ' .. holder .. ' ' .. execution
 
 local answers, taken, soonest = {}, 0, nil

@@ -15,8 +15,8 @@
 -- ARGV[4..] member: ex:<project>:<domain>:<execution>-<token>
 -- Returns an array with an answer (see README.md) per member: released, withdrawn, unheld; or one answer for all:
 -- unregistered, newer
--- Cost: 4 commands, and 3 for each member (4 where leases are held), whatever the number of holders and scopes; more while
--- tickets wait or a lease has ended, logarithmic in their number
+-- Cost: 4 commands (5 where leases are held), and 3 for each member (4 where leases are held), whatever the number of
+-- holders and scopes; more while tickets wait or a lease has ended, logarithmic in their number
 
 local call, pcall = redis.call, redis.pcall
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)

@@ -10,9 +10,9 @@
 -- KEYS[8] turns: ZSET of the projects whose turn it may be
 -- KEYS[9] shares: ZSET of the projects' fair shares
 -- ARGV[1..] member, execution, lease: of each; execution is its name, the lease or ticket ends after so many milliseconds
--- Returns an array with an answer (see README.md) per member: held, queued, unheld, conflict, foreign; then more, if more
--- is due than one call does; or one answer for all: unregistered, newer
--- Cost: 5 commands for any number of leases, of which three are in proportion to it; 2 more where tickets are among them;
+-- Returns an array with an answer (see README.md) per member: held, queued, unheld, conflict, foreign; at its end, if more
+-- is due than one call does: more; or one answer for all: unregistered, newer
+-- Cost: 4 commands for any number of leases, of which two are in proportion to it; one more if one is the next to end;
 -- more while tickets wait or a lease has ended, logarithmic in their number
 
 local call = redis.call

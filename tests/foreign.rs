@@ -1,11 +1,14 @@
 //! Pools that other writers change, too: a Flyte propeller, which knows the SET only.
 
 use redis::Commands;
-use tokenpool::{Error, Member, Outcome, QuotaChange, Released};
+use tokenpool::{
+    Claimant, Error, Holder, Joint, JointOutcome, Member, Outcome, QuotaChange, Released,
+};
 
 use crate::support::server::Server;
 use crate::support::{
-    FREE, Pool, caps, claim, everything, fence, quota, redis_on, refusal, revocation,
+    FREE, Pool, caps, claim, everything, execution, fence, lease, quota, redis_on, refusal,
+    revocation, ticket, waiting,
 };
 
 const A: &str = "flytesnacks/development/a";
@@ -322,5 +325,143 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     for error in errors {
         let text = error.unwrap().to_string();
         assert_eq!(text, format!("pool {name} has schema 2; this version understands schema 1"));
+    }
+}
+
+#[tokio::test]
+async fn another_writers_member_cannot_be_renewed() {
+    let mut shared = Shared::new(2).await;
+    shared.adds("ex:flytesnacks:development:a-theirs");
+    let before = everything(&mut shared.connection);
+    let error = shared.pool.renew(A, "theirs", 1000).await.unwrap_err();
+    assert!(matches!(error, Error::Foreign { .. }), "{error}");
+    assert!(error.to_string().starts_with("ex:flytesnacks:development:a-theirs was put into"));
+    assert_eq!(everything(&mut shared.connection), before);
+}
+
+/// Whoever finds it: it must not be granted and counted once more when its ticket's turn comes.
+#[tokio::test]
+async fn a_waiting_token_that_another_writer_adds_is_counted_once() {
+    for finder in ["wait", "claim", "batch", "several pools", "repair", "turn"] {
+        let mut shared = Shared::new(3).await;
+        let pool = &shared.pool;
+        pool.claim_with(A, "held", 3, FREE).await.unwrap().granted().unwrap();
+        let with_lease = claim("theirs", 1).with_lease(lease(600_000));
+        let (theirs, next) = ("q/d/b", "r/d/c");
+        let turn = pool.try_wait(theirs, &with_lease, FREE, &ticket()).await.unwrap();
+        waiting(turn);
+        pool.queue_up(next, "2").await;
+        shared.adds("ex:q:d:b-theirs");
+        let pool = &shared.pool;
+        let (backend, name) = pool.handles();
+        match finder {
+            "wait" => {
+                let turn = pool.try_wait(theirs, &with_lease, FREE, &ticket()).await.unwrap();
+                assert!(turn.granted().is_some());
+            }
+            "claim" => drop(pool.claim(theirs, "theirs").await.granted().unwrap()),
+            "batch" => {
+                let claims = [claim("x", 1), with_lease];
+                let answers = pool.claim_many(theirs, &claims, FREE).await.unwrap();
+                answers[1].as_ref().unwrap().granted().unwrap();
+            }
+            "several pools" => {
+                let (execution, holder) = (execution(theirs), Holder::new("test").unwrap());
+                let claimant =
+                    Claimant { execution: &execution, constraints: FREE, holder: &holder };
+                let joint = Joint { pool: name, claim: with_lease, constraints: FREE };
+                let outcome = backend.allocate_all(claimant, &[joint]).await.unwrap();
+                assert!(matches!(outcome, JointOutcome::Granted(_)), "{outcome:?}");
+            }
+            "repair" => assert_eq!(backend.repair(&name).await.unwrap().adopted, 1),
+            _ => {}
+        }
+        if finder != "turn" {
+            assert_eq!((pool.in_use().await, pool.usage().await.tickets), (4, 1), "{finder}");
+        }
+        pool.release(A, "held").await;
+        let usage = pool.usage().await;
+        assert_eq!((usage.in_use, usage.holders, usage.tickets), (2, 2, 0), "{finder}");
+        pool.assert_clean().await;
+        pool.release(theirs, "theirs").await;
+        pool.release(next, "2").await;
+        assert_eq!(pool.usage().await.scopes.len(), 0, "{finder}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_without_its_member_is_held_again_while_tickets_wait() {
+    let mut shared = Shared::new(2).await;
+    let first = shared.pool.claim_with(A, "1", 2, FREE).await.unwrap();
+    shared.pool.queue_up("q/d/b", "2").await;
+    shared.removes("ex:flytesnacks:development:a-1");
+    let turn = shared.pool.wait(A, "1", 2, FREE, &ticket()).await;
+    assert_eq!(turn.granted().unwrap().fencing_number, Some(fence(&first)));
+    shared.pool.assert_clean().await;
+    assert_eq!(shared.pool.in_use().await, 2);
+}
+
+#[tokio::test]
+async fn a_repair_hands_on_what_it_finds() {
+    let mut shared = Shared::new(3).await;
+    let usage = shared.pool.key_of("usage");
+    let pool = &shared.pool;
+    let (backend, name) = pool.handles();
+    // Units of the pool that nobody has.
+    let _: () = shared.connection.hincr(&usage, "issue_limit", -3).unwrap();
+    pool.queue_up(A, "1").await;
+    assert_eq!(backend.repair(&name).await.unwrap().corrected.len(), 1);
+    assert!(pool.holds(A, "1").await);
+    // Units of a project, and of a domain, that nobody has: their tickets lost their turn.
+    for (field, caps) in [("p:q", caps(Some(3), None)), ("d:q:d", caps(None, Some(3)))] {
+        let _: () = shared.connection.hincr(&usage, field, 3).unwrap();
+        waiting(pool.wait("q/d/b", field, 1, caps, &ticket()).await);
+        pool.nudge().await;
+        assert_eq!(backend.repair(&name).await.unwrap().corrected.len(), 1);
+        assert!(pool.holds("q/d/b", field).await);
+        pool.release("q/d/b", field).await;
+    }
+    // Units of a member that another writer removed.
+    pool.claim_with(A, "2", 2, FREE).await.unwrap().granted().unwrap();
+    waiting(pool.wait("q/d/b", "3", 2, FREE, &ticket()).await);
+    shared.removes("ex:flytesnacks:development:a-2");
+    assert_eq!(backend.repair(&name).await.unwrap().dropped, 1);
+    assert!(shared.pool.holds("q/d/b", "3").await);
+    shared.pool.assert_clean().await;
+}
+
+#[tokio::test]
+async fn somebody_elses_data_under_the_keys_of_leases_and_tickets_is_named_and_left_alone() {
+    for (key, expected) in [
+        ("leases", "zset"),
+        ("tickets", "hash"),
+        ("lines", "zset"),
+        ("queue", "zset"),
+        ("journal", "stream"),
+    ] {
+        let mut shared = Shared::new(4).await;
+        shared.pool.claim_with(A, "held", 2, FREE).await.unwrap().granted().unwrap();
+        let full = shared.pool.key_of(key);
+        let _: () = shared.connection.set(&full, "somebody else's").unwrap();
+        let before = everything(&mut shared.connection);
+        let pool = &shared.pool;
+        let (backend, name) = (&pool.backend, &pool.name);
+        let claims = [claim("1", 1), claim("2", 1).with_lease(lease(1000))];
+        let errors = match key {
+            "leases" => vec![
+                pool.claim_many(A, &claims[1..], FREE).await.err(),
+                pool.claim_many(A, &claims, FREE).await.err(),
+            ],
+            "tickets" | "lines" => {
+                vec![pool.try_wait(A, &claim("3", 3), FREE, &ticket()).await.err()]
+            }
+            "queue" => vec![backend.tickets(name, Default::default(), 10).await.err()],
+            _ => vec![backend.revocations(name, 1).await.err()],
+        };
+        let message = format!("key {full:?} holds a string where this library keeps a {expected}");
+        for error in errors {
+            assert_eq!(error.unwrap().to_string(), message);
+        }
+        assert_eq!(everything(&mut shared.connection), before, "{key}");
     }
 }

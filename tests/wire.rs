@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use redis::Commands;
 use tokenpool::{
-    AllocationStatus, ExecutionId, Holder, PluginId, QuotaChange, Registrar, ResourceManager,
-    ResourceNamespace, ResourceRegistrar,
+    AllocationStatus, Claimant, ExecutionId, Holder, Joint, JointOutcome, Order, PluginId,
+    QueueChange, QuotaChange, Registrar, Released, Renewed, ResourceManager, ResourceNamespace,
+    ResourceRegistrar, TicketRequest,
 };
 
 use crate::support::server::Server;
 use crate::support::{
-    FREE, caps, claim, connect, everything, fence, quota, redis_on, refusal, token,
+    FREE, Fixture, Pool, caps, claim, connect, everything, execution, fence, lease, quota,
+    redis_on, refusal, token, waiting, weight,
 };
 
 const A: &str = "flytesnacks/development/f3ab";
@@ -142,48 +145,342 @@ async fn a_claim_and_a_release_are_one_command_each_and_so_is_a_batch() {
     assert_eq!(count(&mut raw, "evalsha"), 1);
 }
 
-/// The number before a word in the `Cost:` line of a script.
+/// The number before some words in what a script's header says under `Cost:`.
 fn cost(script: &str, of: &str) -> u64 {
-    let line = script.lines().find_map(|line| line.strip_prefix("-- Cost: ")).unwrap();
-    let (before, _) = line.split_once(of).unwrap();
-    before.split_whitespace().rev().find_map(|word| word.parse().ok()).unwrap()
+    let header = script.split("\n\n").next().unwrap().replace("\n-- ", " ");
+    let (_, costs) = header.split_once("Cost: ").unwrap();
+    let (before, _) = costs.split_once(of).unwrap();
+    let mut words = before.split_whitespace().rev();
+    words.find_map(|word| word.trim_start_matches('(').parse().ok()).unwrap()
+}
+
+/// Counts the commands of one call at a time.
+struct Meter(redis::Connection);
+
+impl Meter {
+    fn new(pool: &Pool) -> Self {
+        Self(pool.raw())
+    }
+
+    fn reset(&mut self) {
+        redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut self.0).unwrap();
+    }
+
+    fn spent(&mut self) -> u64 {
+        let mut calls = commands(&mut self.0);
+        self.reset();
+        assert_eq!(calls.remove("evalsha"), Some(1));
+        for own in ["ping", "unwatch"] {
+            calls.remove(own); // of the checkout that operators' calls take
+        }
+        calls.values().sum()
+    }
+}
+
+const ALLOCATE: &str = include_str!("../lua/allocate.lua");
+const ALLOCATE_ALL: &str = include_str!("../lua/allocate_all.lua");
+const ALLOCATE_MANY: &str = include_str!("../lua/allocate_many.lua");
+const RELEASE: &str = include_str!("../lua/release.lua");
+const RENEW: &str = include_str!("../lua/renew.lua");
+const REPAIR: &str = include_str!("../lua/repair.lua");
+const REVOKE: &str = include_str!("../lua/revoke.lua");
+
+/// A pool whose scripts are known to the server.
+async fn warm_pool(f: &Fixture) -> Pool {
+    let pool = f.pool(1_000).await;
+    let others = [claim("x", 1), claim("y", 1)];
+    pool.claim_many(A, &others, FREE).await.unwrap();
+    pool.claim(A, "z").await.granted().unwrap();
+    pool.claim_leased(A, "z", 600_000).await.granted().unwrap();
+    let _ = pool.renew(A, "z", 600_000).await.unwrap();
+    pool.release(A, "z").await;
+    pool.claim(A, "z").await.granted().unwrap();
+    pool.revoke(A, "z").await;
+    // Nothing is due.
+    assert_eq!(pool.raw().hget::<_, _, Option<u64>>(pool.key_of("usage"), "due").unwrap(), None);
+    pool
 }
 
 #[tokio::test]
 async fn scripts_cost_the_commands_that_their_headers_say() {
-    const ALLOCATE: &str = include_str!("../lua/allocate.lua");
-    const ALLOCATE_MANY: &str = include_str!("../lua/allocate_many.lua");
-    const RELEASE: &str = include_str!("../lua/release.lua");
     let f = redis_on(Server::start()).await;
-    let pool = f.pool(1_000).await;
-    let mut raw = pool.raw();
-    // Loads the scripts, and leaves something of each scope.
-    let others = [claim("x", 1), claim("y", 1)];
-    pool.claim_many(A, &others, FREE).await.unwrap();
-    pool.claim(A, "z").await.granted().unwrap();
-    pool.release(A, "z").await;
-    redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut raw).unwrap();
-    let mut spent = || {
-        let mut calls = commands(&mut raw);
-        redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut raw).unwrap();
-        assert_eq!(calls.remove("evalsha"), Some(1));
-        calls.values().sum::<u64>()
-    };
+    let pool = warm_pool(&f).await;
+    let mut meter = Meter::new(&pool);
+    meter.reset();
     pool.claim_with(A, "1", 1, caps(Some(50), Some(50))).await.unwrap().granted().unwrap();
-    assert_eq!(spent(), cost(ALLOCATE, " commands granted"));
+    assert_eq!(meter.spent(), cost(ALLOCATE, " commands granted"));
     refusal(&pool.claim_with(A, "2", 2_000, FREE).await.unwrap());
-    assert_eq!(spent(), cost(ALLOCATE, " refused by the quota"));
+    assert_eq!(meter.spent(), cost(ALLOCATE, " refused by the quota"));
     pool.release(A, "1").await;
     let (fixed, each) = (cost(RELEASE, " commands"), cost(RELEASE, " for each member"));
-    assert_eq!(spent(), fixed + each);
+    assert_eq!(meter.spent(), fixed + each);
     let claims: Vec<_> = (0..10).map(|i| claim(&i.to_string(), 1)).collect();
     pool.claim_many(A, &claims, FREE).await.unwrap();
     let fixed = cost(ALLOCATE_MANY, " commands");
-    assert_eq!(spent(), fixed + 10 * cost(ALLOCATE_MANY, " for each granted"));
+    assert_eq!(meter.spent(), fixed + 10 * cost(ALLOCATE_MANY, " for each granted"));
     let large: Vec<_> = (20..30).map(|i| claim(&i.to_string(), 2_000)).collect();
     pool.claim_many(A, &large, FREE).await.unwrap();
     // What counts the scopes is left out when nothing was granted.
-    assert_eq!(spent(), fixed - 3 + 10 * cost(ALLOCATE_MANY, " for each refused"));
+    assert_eq!(meter.spent(), fixed - 3 + 10 * cost(ALLOCATE_MANY, " for each refused"));
+    // Where nobody waits and nothing ends, an operator's call costs what it says, too.
+    pool.revoke(A, "1").await;
+    assert_eq!(meter.spent(), cost(REVOKE, " commands"));
+    let usage = pool.key_of("usage");
+    let _: () = meter.0.hincr(&usage, "p:nobody", 1).unwrap();
+    let _: () = meter.0.hincr(&usage, "d:nobody:d", 1).unwrap();
+    let epoch: String = meter.0.hget(&usage, "epoch").unwrap();
+    let keys = pool.keys();
+    let mut repair = redis::cmd("EVAL");
+    repair.arg(REPAIR.replace("--- include queue.lua\n", include_str!("../lua/shared/queue.lua")));
+    repair.arg(keys.len()).arg(keys).arg(epoch).arg(&["0", "p:nobody", "-1", "d:nobody:d", "-1"]);
+    meter.reset();
+    assert_eq!(repair.query::<String>(&mut meter.0).unwrap(), "repaired");
+    let calls: u64 = commands(&mut meter.0).values().sum::<u64>() - 1;
+    assert!(calls <= cost(REPAIR, " commands") + 2 * cost(REPAIR, " for each field"), "{calls}");
+}
+
+#[tokio::test]
+async fn leases_cost_the_commands_that_the_headers_say() {
+    let f = redis_on(Server::start()).await;
+    let pool = warm_pool(&f).await;
+    let mut meter = Meter::new(&pool);
+    meter.reset();
+    // The first to end is noted.
+    pool.claim_leased(A, "first", 600_000).await.granted().unwrap();
+    assert_eq!(meter.spent(), cost(ALLOCATE, " if it is the next to end"));
+    pool.claim_leased(A, "1", 700_000).await.granted().unwrap();
+    assert_eq!(meter.spent(), cost(ALLOCATE, " with a lease"));
+    pool.claim_leased(A, "sooner", 500_000).await.granted().unwrap();
+    assert_eq!(meter.spent(), cost(ALLOCATE, " with a lease") + 1);
+    refusal(&pool.claim_with(A, "2", 2_000, FREE).await.unwrap());
+    assert_eq!(meter.spent(), cost(ALLOCATE, " where leases are held"));
+
+    let fixed = cost(RELEASE, " commands") + 1;
+    assert_eq!(fixed, cost(RELEASE, " where leases are held), and"));
+    pool.release(A, "1").await;
+    assert_eq!(meter.spent(), fixed + cost(RELEASE, " where leases are held), whatever"));
+
+    for n in [10, 100] {
+        let names: Vec<_> = (0..n).map(|i| format!("{n}-{i}")).collect();
+        let claims: Vec<_> =
+            names.iter().map(|name| claim(name, 1).with_lease(lease(600_000))).collect();
+        pool.claim_many(A, &claims, FREE).await.unwrap();
+        let fixed = cost(ALLOCATE_MANY, " with leases");
+        assert_eq!(meter.spent(), fixed + n * cost(ALLOCATE_MANY, " with a lease"));
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        for renewed in pool.renew_many(A, &names, 700_000).await {
+            assert!(matches!(renewed, Ok(Renewed::Held(_))));
+        }
+        assert_eq!(meter.spent(), cost(RENEW, " commands for any number"));
+        // One that ends first is noted.
+        pool.renew_many(A, &names, 400_000 - n).await;
+        assert_eq!(meter.spent(), cost(RENEW, " commands for any number") + 1);
+    }
+
+    // Several pools, of which one is new to the server.
+    let other = f.another_pool().pool(10).await;
+    let of = |pool: &Pool, name| Joint {
+        pool: pool.name.clone(),
+        claim: claim(name, 1).with_lease(lease(500_000)),
+        constraints: caps(Some(900), Some(900)),
+    };
+    let (execution, holder) = (execution(A), Holder::new("test").unwrap());
+    let claimant = Claimant { execution: &execution, constraints: FREE, holder: &holder };
+    for name in ["loads the script", "a"] {
+        meter.reset();
+        let joints = [of(&pool, name), of(&other, name)];
+        let outcome = f.backend.allocate_all(claimant, &joints).await.unwrap();
+        assert!(matches!(outcome, JointOutcome::Granted(_)));
+    }
+    let most = 2 * cost(ALLOCATE_ALL, " commands for each pool");
+    let spent = meter.spent();
+    assert!(spent <= most && spent > most - 6, "{spent} of {most}");
+}
+
+/// What Redis holds, by a clock that stands still.
+#[tokio::test]
+async fn leases_and_tickets_are_kept_as_the_schema_says() {
+    let (server, clock) = Server::start_with_clock();
+    let f = redis_on(server).await;
+    let pool = f.pool(2).await;
+    let mut raw = pool.raw();
+    let start = clock.now().duration_since(UNIX_EPOCH).unwrap();
+    let (seconds, millis) = (start.as_secs(), start.as_millis());
+    // Not what else is kept of a pool, and not the list of pools.
+    let mut state = || -> Vec<(String, Vec<String>)> {
+        let known = ["about", "quota", "registered", "schema", "issue_limit", "epoch"];
+        let mut all = everything(&mut raw);
+        all.retain(|(key, _)| key != "tokenpool:pools");
+        for (key, content) in &mut all {
+            *key = key.rsplit(':').next().unwrap().to_owned();
+            content
+                .retain(|line| !known.iter().any(|field| line.starts_with(&format!("{field} = "))));
+        }
+        all
+    };
+    let keys = |keys: &[(&str, &[&str])]| -> Vec<(String, Vec<String>)> {
+        keys.iter().map(|(key, content)| ((*key).to_owned(), fields(content))).collect()
+    };
+    // Valkey's clock adds some microseconds, with which numbers begin.
+    let first = pool.usage().await.next_fencing_number.get();
+    let issued = |more: u64| format!("issued = {}", first + more);
+
+    let granted = claim("t", 2).with_lease(lease(1500));
+    pool.claim_many(A, &[granted], FREE).await.unwrap();
+    let ends = millis + 1500;
+    let (held, due) =
+        (format!("ex:flytesnacks:development:f3ab-t = {ends}"), format!("due = {ends}"));
+    let record = format!("ex:flytesnacks:development:f3ab-t = 2 {first} {seconds} test f3ab");
+    let scopes = ["d:flytesnacks:development = 2", "p:flytesnacks = 2"];
+    assert_eq!(
+        state(),
+        keys(&[
+            ("default", &["ex:flytesnacks:development:f3ab-t"]),
+            ("grants", &[&record]),
+            ("leases", &[&held]),
+            ("usage", &[scopes[0], &due, &issued(2), scopes[1]]),
+        ])
+    );
+
+    // A ticket, through a channel, with a cap.
+    let request = TicketRequest::new(lease(1000));
+    let inbox = f.backend.listen().await.unwrap();
+    assert!(inbox.channel.as_str().starts_with("tokenpool:tickets:"));
+    let mut told = request.clone().with_channel(inbox.channel.clone());
+    waiting(pool.wait("q/d/x y", "w", 1, caps(Some(7), None), &told).await);
+    let rank: u64 = raw_number(&pool, "ticket");
+    assert_eq!(rank / 1000, millis as u64);
+    let waits = "ex:q:d:x y-w";
+    let ticket = format!("{waits} = 1 {rank} 7 - {seconds} {} test x y", inbox.channel.as_str());
+    let (lasts, due) = (format!("{waits} = {}", millis + 1000), format!("due = {}", millis + 1000));
+    let lines = [format!("q {rank} d = 0"), format!("q:d {rank} {waits} = 0")];
+    let number = format!("ticket = {rank}");
+    assert_eq!(
+        state(),
+        keys(&[
+            ("default", &["ex:flytesnacks:development:f3ab-t"]),
+            ("grants", &[&record]),
+            ("leases", &[&held, &lasts]),
+            ("lines", &[&lines[0], &lines[1]]),
+            ("queue", &[&format!("{waits} = {rank}")]),
+            ("tickets", &[&ticket]),
+            ("turns", &[&format!("q = {rank}")]),
+            ("usage", &[scopes[0], &due, &issued(2), scopes[1], &number, "tickets = 1"]),
+        ])
+    );
+
+    // One that stands at its cap has no turn, and its domain no place in the project's line.
+    told = request.with_priority(tokenpool::Priority::new(9).unwrap());
+    waiting(pool.wait(A, "capped", 1, caps(None, Some(2)), &told).await);
+    let capped: u64 = raw_number(&pool, "ticket");
+    assert_eq!(capped, rank + 1);
+    pool.change_quota(QuotaChange::Pin(quota(3))).await;
+    // The other was handed what came free; its ticket's time is its lease now.
+    let second = format!("{waits} = 1 {} {seconds} test x y", first + 2);
+    let capped_member = "ex:flytesnacks:development:f3ab-capped";
+    let number = format!("ticket = {capped}");
+    let mut expected = keys(&[
+        ("default", &["ex:flytesnacks:development:f3ab-t", waits]),
+        ("grants", &[&record, &second]),
+        ("leases", &[&format!("{capped_member} = {}", millis + 1000), &held, &lasts]),
+        ("lines", &[&format!("flytesnacks:development {capped} {capped_member} = 0")]),
+        ("queue", &[&format!("{capped_member} = {capped}")]),
+        ("tickets", &[&format!("{capped_member} = 1 {capped} - 2 {seconds} - test f3ab")]),
+        (
+            "usage",
+            &[
+                scopes[0],
+                "d:q:d = 1",
+                &due,
+                &issued(3),
+                scopes[1],
+                "p:q = 1",
+                "pinned = 3",
+                &number,
+                "tickets = 1",
+            ],
+        ),
+    ]);
+    assert_eq!(state(), expected);
+
+    // Withdrawn.
+    assert_eq!(pool.release(A, "capped").await, Released::Withdrawn);
+    expected.retain(|(key, _)| !["lines", "queue", "tickets"].contains(&key.as_str()));
+    for (_, content) in &mut expected {
+        content.retain(|line| !line.starts_with(capped_member) && line != "tickets = 1");
+    }
+    assert_eq!(state(), expected);
+
+    // Taken over without a lease, and everything given back or over: an idle pool leaves nothing behind.
+    pool.wait("q/d/x y", "w", 1, FREE, &TicketRequest::new(lease(1000))).await.granted().unwrap();
+    expected[2].1.retain(|line| !line.starts_with(waits));
+    clock.advance(Duration::from_millis(1500));
+    pool.release("q/d/x y", "w").await;
+    assert_eq!(state(), keys(&[("usage", &[&issued(3), "pinned = 3", &number])]));
+}
+
+/// A number in the pool's counters.
+fn raw_number(pool: &Pool, field: &str) -> u64 {
+    pool.raw().hget(pool.key_of("usage"), field).unwrap()
+}
+
+#[tokio::test]
+async fn fair_shares_and_the_journal_are_all_that_an_idle_pool_keeps_beside_its_counters() {
+    let f = redis_on(Server::start()).await;
+    let pool = f.pool(1).await;
+    let mut raw = pool.raw();
+    let change = QueueChange::new().order(Order::Fair).weight("q", weight(4));
+    f.backend.change_queue(&pool.name, &change).await.unwrap();
+    pool.claim("r/d/x", "held").await.granted().unwrap();
+    for (path, name) in [("p/d/x", "1"), ("q/d/x", "2"), ("p/d/x", "3")] {
+        pool.queue_up(path, name).await;
+    }
+    let scores = |raw: &mut redis::Connection, key: &str| -> Vec<(String, u64)> {
+        raw.zrange_withscores(pool.key_of(key), 0, -1).unwrap()
+    };
+    let of = |name: &str, score| (name.to_owned(), score);
+    assert_eq!(scores(&mut raw, "turns"), [of("p", 0), of("q", 0)]);
+    pool.release("r/d/x", "held").await;
+    assert_eq!(scores(&mut raw, "turns"), [of("q", 0), of("p", 1_000_000)]);
+    assert_eq!(scores(&mut raw, "shares"), [of("p", 1_000_000)]);
+    pool.release("p/d/x", "1").await;
+    assert_eq!(scores(&mut raw, "shares"), [of("q", 250_000), of("p", 1_000_000)]);
+    pool.revoke("q/d/x", "2").await;
+    // The end that was reached is forgotten.
+    assert_eq!(scores(&mut raw, "shares"), [of("p", 2_000_000)]);
+    assert_eq!(scores(&mut raw, "turns"), []);
+    assert_eq!(raw_number(&pool, "virtual"), 1_000_000);
+    pool.release("p/d/x", "3").await;
+
+    let all = everything(&mut raw);
+    let kept: Vec<_> = all.iter().map(|(key, _)| key.rsplit(':').next().unwrap()).collect();
+    assert_eq!(kept, ["pools", "journal", "shares", "usage"]);
+    let journal = &all[1].1;
+    assert_eq!(journal.len(), 1);
+    let number = raw_number(&pool, "issued") - 2;
+    let words: Vec<_> = journal[0].split(' ').collect();
+    assert_eq!(words[1..5], ["member", "ex:q:d:x-2", "was", "1"]);
+    assert_eq!(words[5], number.to_string());
+    assert_eq!(words[7..], ["test", "x", "operator", "test", "reason", "because"]);
+    let names: Vec<_> = all[3].1.iter().map(|line| line.split(" = ").next().unwrap()).collect();
+    // `due` goes when it has come.
+    let expected = [
+        "about",
+        "due",
+        "epoch",
+        "issue_limit",
+        "issued",
+        "order",
+        "quota",
+        "registered",
+        "schema",
+        "ticket",
+        "virtual",
+        "w:q",
+    ];
+    assert_eq!(names, expected);
+    f.backend.delete_pool(&pool.name, tokenpool::Deletion::OnlyUnused).await.unwrap();
+    assert_eq!(everything(&mut raw), []);
 }
 
 /// A client that is not this library: Flyte's own commands see what is granted here.

@@ -2,6 +2,8 @@
 
 mod channels;
 mod claims;
+#[cfg(test)]
+mod model;
 mod now;
 mod operate;
 mod pool;

@@ -86,6 +86,12 @@ impl Queue {
         self.ranks.from(rank).filter_map(|(_, member)| self.tickets.get_key_value(member))
     }
 
+    /// The tickets, in no order that matters: for tests that work out by themselves whose turn it is.
+    #[cfg(test)]
+    pub(super) fn unsorted(&self) -> &BTreeMap<Member, Filed> {
+        &self.tickets
+    }
+
     /// The ticket whose turn it is.
     pub(super) fn next(&self) -> Option<&Member> {
         let (project, _) = self.turns.first()?;

@@ -217,6 +217,12 @@ impl Pool {
         format!("{{{}}}:{what}", self.key())
     }
 
+    /// The keys that most scripts take.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let others = ["usage", "grants", "leases", "tickets", "queue", "lines", "turns", "shares"];
+        [self.key()].into_iter().chain(others.map(|what| self.key_of(what))).collect()
+    }
+
     pub(crate) async fn claim_many(
         &self,
         path: &str,
