@@ -78,8 +78,8 @@ fn owner() -> ExecutionId {
     execution("p/d/e")
 }
 
-async fn manager(backend: Arc<dyn Backend>) -> Manager {
-    let registrar = Registrar::new(backend);
+async fn manager(backend: &Arc<dyn Backend>) -> Manager {
+    let registrar = Registrar::new(Arc::clone(backend));
     let plugin = registrar.for_plugin(PluginId::new("hive").unwrap());
     for name in ["a", "b", "c"] {
         plugin.register_resource_quota(&ResourceNamespace::new(name).unwrap(), 1).unwrap();
@@ -108,7 +108,7 @@ async fn until(what: &impl fmt::Debug, mut holds: impl AsyncFnMut() -> bool) {
 impl World {
     async fn on_memory() -> Self {
         let backend = memory().await.backend;
-        let (manager, other) = (manager(backend.clone()).await, manager(backend.clone()).await);
+        let (manager, other) = (manager(&backend).await, manager(&backend).await);
         Self { backend, manager, other, gate: None, _server: None }
     }
 
@@ -116,8 +116,8 @@ impl World {
         let server = Server::start();
         let gate = Gate::before(server.socket());
         let backend = connect(&server.url()).await;
-        let other = manager(backend.clone()).await;
-        let manager = manager(connect(&gate.url()).await).await;
+        let other = manager(&backend).await;
+        let manager = manager(&connect(&gate.url()).await).await;
         let world = Self { backend, manager, other, gate: Some(gate), _server: Some(server) };
         // Makes the connections, listens and loads the scripts, so that a closed door stops claims alone.
         for kind in [Kind::One, Kind::All] {
