@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::gate::{Door, Gate};
 use crate::support::server::Server;
-use crate::support::{FREE, claim, connect, execution, memory};
+use crate::support::{FREE, claim, connect, execution, lease, member, memory, revocation};
 
 /// Far more than anything here takes; reached only when something never happens.
 const LONG: Duration = Duration::from_secs(30);
@@ -433,5 +433,29 @@ async fn a_token_that_is_claimed_again_at_once_is_held() {
             drop(again);
             world.all_is_well(what, world.behind()).await;
         }
+    }
+}
+
+/// Its token may be held by another guard.
+#[tokio::test]
+async fn a_guard_that_is_lost_takes_nothing_away_when_it_is_dropped() {
+    for world in [World::on_memory().await, World::on_redis().await] {
+        let leased = async || {
+            let claim = claim("dropped", 1).with_lease(lease(5_000));
+            let (pool, owner, wait) = (pool("b"), owner(), Wait::forever());
+            let acquired = world.manager.acquire(&pool, &owner, claim, FREE, wait).await;
+            acquired.unwrap().granted().unwrap()
+        };
+        let lost = leased().await;
+        let member = member("p/d/e", "dropped");
+        world.backend.revoke(&pool("b"), &member, &revocation()).await.unwrap();
+        tokio::time::timeout(LONG, lost.lost()).await.expect("the loss is told");
+        let again = leased().await;
+        drop(lost);
+        world.caught_up().await;
+        assert_eq!(world.held().await, Some(true));
+        assert!(!again.is_lost());
+        drop(again);
+        world.all_is_well("lost", world.behind()).await;
     }
 }
