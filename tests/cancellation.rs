@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::gate::{Door, Gate};
 use crate::support::server::Server;
-use crate::support::{FREE, claim, connect, execution, memory};
+use crate::support::{FREE, claim, connect, execution, lease, member, memory, revocation};
 
 /// Far more than anything here takes; reached only when something never happens.
 const LONG: Duration = Duration::from_secs(30);
@@ -78,8 +78,8 @@ fn owner() -> ExecutionId {
     execution("p/d/e")
 }
 
-async fn manager(backend: Arc<dyn Backend>) -> Manager {
-    let registrar = Registrar::new(backend);
+async fn manager(backend: &Arc<dyn Backend>) -> Manager {
+    let registrar = Registrar::new(Arc::clone(backend));
     let plugin = registrar.for_plugin(PluginId::new("hive").unwrap());
     for name in ["a", "b", "c"] {
         plugin.register_resource_quota(&ResourceNamespace::new(name).unwrap(), 1).unwrap();
@@ -108,7 +108,7 @@ async fn until(what: &impl fmt::Debug, mut holds: impl AsyncFnMut() -> bool) {
 impl World {
     async fn on_memory() -> Self {
         let backend = memory().await.backend;
-        let (manager, other) = (manager(backend.clone()).await, manager(backend.clone()).await);
+        let (manager, other) = (manager(&backend).await, manager(&backend).await);
         Self { backend, manager, other, gate: None, _server: None }
     }
 
@@ -116,8 +116,8 @@ impl World {
         let server = Server::start();
         let gate = Gate::before(server.socket());
         let backend = connect(&server.url()).await;
-        let other = manager(backend.clone()).await;
-        let manager = manager(connect(&gate.url()).await).await;
+        let other = manager(&backend).await;
+        let manager = manager(&connect(&gate.url()).await).await;
         let world = Self { backend, manager, other, gate: Some(gate), _server: Some(server) };
         // Makes the connections, listens and loads the scripts, so that a closed door stops claims alone.
         for kind in [Kind::One, Kind::All] {
@@ -433,5 +433,29 @@ async fn a_token_that_is_claimed_again_at_once_is_held() {
             drop(again);
             world.all_is_well(what, world.behind()).await;
         }
+    }
+}
+
+/// Its token may be held by another guard.
+#[tokio::test]
+async fn a_guard_that_is_lost_takes_nothing_away_when_it_is_dropped() {
+    for world in [World::on_memory().await, World::on_redis().await] {
+        let leased = async || {
+            let claim = claim("dropped", 1).with_lease(lease(5_000));
+            let (pool, owner, wait) = (pool("b"), owner(), Wait::forever());
+            let acquired = world.manager.acquire(&pool, &owner, claim, FREE, wait).await;
+            acquired.unwrap().granted().unwrap()
+        };
+        let lost = leased().await;
+        let member = member("p/d/e", "dropped");
+        world.backend.revoke(&pool("b"), &member, &revocation()).await.unwrap();
+        tokio::time::timeout(LONG, lost.lost()).await.expect("the loss is told");
+        let again = leased().await;
+        drop(lost);
+        world.caught_up().await;
+        assert_eq!(world.held().await, Some(true));
+        assert!(!again.is_lost());
+        drop(again);
+        world.all_is_well("lost", world.behind()).await;
     }
 }

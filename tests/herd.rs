@@ -1,5 +1,6 @@
 //! How much a server has to do for those who wait: nothing but to be asked now and then that they still do.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokenpool::{Acquired, Allocation, Manager, PluginId, Registrar, ResourceNamespace};
@@ -24,7 +25,7 @@ impl World {
         let server = Server::start();
         let raw = server.raw();
         let fixture = redis_on(server).await;
-        let registrar = Registrar::new(fixture.backend.clone());
+        let registrar = Registrar::new(Arc::clone(&fixture.backend));
         let plugin = registrar.for_plugin(PluginId::new("hive").unwrap());
         let quota = UNITS.try_into().unwrap();
         plugin.register_resource_quota(&ResourceNamespace::new("a").unwrap(), quota).unwrap();

@@ -24,7 +24,7 @@ const SLACK: Duration = Duration::from_secs(10);
 /// Workers finish what they do, which may be to wait for a loss to be told.
 const LAST_ORDERS: Duration = Duration::from_secs(60);
 /// Fewer grants in a second are no progress.
-const SLOWEST: u64 = 5;
+const SLOWEST: u64 = 2;
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -290,6 +290,8 @@ impl Stage {
                         problems.push(format!("not back after {limit:?}: {pool} {usage:?}"));
                         break;
                     }
+                    // Leases end by the clock; there is nothing to wait for.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 let report = backend.check(&pool).await.unwrap();
                 if !report.is_clean() || report.members + report.records + report.tickets > 0 {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{Event, Id, Log, now};
-use crate::plan::{CLAIMED, DOMAINS, LEASES, LOCK, PLUGIN, PROJECTS, Plan, WRITER};
+use crate::plan::{CLAIMED, DOMAINS, LEASES, LOCK, MUTEX, PLUGIN, PROJECTS, Plan, WRITER};
 use crate::rng::Rng;
 
 /// Who claims in one process at once.
@@ -183,14 +183,14 @@ struct Claimant {
 impl Claimant {
     async fn run(mut self) {
         while !self.worker.stop.is_cancelled() {
-            let held = match self.rng.between(0, 9) {
+            let held = match self.rng.between(0, 10) {
                 0 => self.try_once().await,
                 1..=2 => self.acquire().await,
                 3 => self.acquire_within().await,
                 4 => self.acquire_and_drop().await,
                 5..=6 => self.queue().await,
                 7 => self.acquire_all().await,
-                8 => self.lock().await,
+                8..=9 => self.lock().await,
                 _ => self.read_or_write().await,
             };
             match held {
@@ -447,7 +447,13 @@ impl Claimant {
             sleep(self.rng.millis(5, 200).min(end - Instant::now())).await;
         }
         for holding in all {
+            let id = holding.id.clone();
             self.give_back(holding).await;
+            if id.pool == MUTEX && self.rng.percent(50) {
+                // Arrives when somebody else may have written.
+                sleep(self.rng.millis(1, 500)).await;
+                self.store(&id);
+            }
         }
     }
 
@@ -539,7 +545,7 @@ impl Claimant {
 
     /// Writes to what the mutex protects, which knows the largest number that it has seen.
     fn store(&self, id: &Id) {
-        if id.pool != crate::plan::MUTEX {
+        if id.pool != MUTEX {
             return;
         }
         let write = || -> io::Result<()> {
