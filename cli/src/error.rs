@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::PathBuf;
 
 use crate::output::one_line;
 use crate::replay::LogError;
@@ -36,6 +37,8 @@ pub(crate) enum Error {
     Log(#[from] LogError),
     #[error("cannot write the output")]
     Output(#[source] io::Error),
+    #[error("{}: cannot be drawn into", file.display())]
+    Plot { file: PathBuf, source: Box<dyn StdError + Send + Sync> },
     #[error("cannot watch for signals")]
     Signals(#[source] io::Error),
     /// The replay was stopped; what it held is given back.

@@ -121,7 +121,8 @@ mod tests {
 
     fn job(user: u64, group: u64, units: i64) -> Result<Job> {
         let owner = Owner { user: Some(user), group: Some(group) };
-        Ok(Job { number: 1, submit: 0, run_time: 1, units: Units::new(units)?, owner })
+        let units = Units::new(units)?;
+        Ok(Job { number: 1, submit: 0, run_time: 1, units, owner, interactive: false })
     }
 
     #[test]

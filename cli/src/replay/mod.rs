@@ -1,8 +1,13 @@
 //! `replay`: a job log claimed by several replicas that share one pool, in the log's time.
 
+mod clock;
+mod fairness;
 mod ledger;
+mod played;
+mod plot;
 mod pool;
 mod replica;
+mod shares;
 mod simulation;
 mod summary;
 mod swf;
@@ -37,18 +42,25 @@ pub(crate) async fn run(global: &Global, args: &Replay, output: &mut Output) -> 
         Some(name) => PoolName::new(&**name)?,
         None => pool::default_name(&args.file)?,
     };
+    if let Some(file) = &args.plot {
+        plot::check(file)?;
+    }
     let config = connect::any(global)?;
     let log = swf::read(&args.file)?;
 
     let stop = Stop::listen().map_err(Error::Signals)?;
-    let pool = ReplayPool::open(config, name, quota, log.processors).await?;
+    let wanted = (quota, args.order.map(Into::into));
+    let pool = ReplayPool::open(config, name, wanted, log.processors).await?;
     let outcome = replay(&pool, &log, args.replicas, constraints, stop).await;
     let tidied = pool.tidy_up().await;
-    let (summary, too_large) = outcome?;
+    let (summary, Tally { played, too_large, .. }) = outcome?;
     tidied?;
 
     warn_of_too_large(&too_large);
     output.answer(&summary)?;
+    if let Some(file) = &args.plot {
+        plot::draw(file, &played, pool.quota)?;
+    }
     let correct = summary.overgrants == 0 && summary.still_held == 0;
     Ok(if correct { Verdict::Done } else { Verdict::Failed })
 }
@@ -60,13 +72,15 @@ async fn replay(
     replicas: u16,
     constraints: ResourceConstraintsSpec,
     stop: Stop,
-) -> Result<(Summary, Vec<Job>)> {
+) -> Result<(Summary, Tally)> {
     let limits = Limits::new(pool.quota, constraints);
     let ledger = Arc::new(Ledger::new(limits));
     let run = Run {
         name: run_name().into(),
+        pool: pool.name.clone(),
         plugin: pool.plugin.clone(),
         namespace: pool.namespace.clone(),
+        ticket: pool.clock.ticket()?,
         constraints,
         largest: limits.largest(),
         ledger: Arc::clone(&ledger),
@@ -80,7 +94,9 @@ async fn replay(
 
     let started = Instant::now();
     let shared = pool.backend_type() == BackendType::Redis;
-    let mut simulation = Simulation::new(shares, Arc::clone(&ledger), stop, shared, log.jobs.len());
+    let clock = pool.clock.clone();
+    let mut simulation =
+        Simulation::new(shares, Arc::clone(&ledger), clock, stop, shared, log.jobs.len());
     if let Err(error) = simulation.run().await {
         return Err(match (simulation.give_back().await, error) {
             (Ok(()), error) => error,
@@ -89,26 +105,30 @@ async fn replay(
             (Err(_), error) => error,
         });
     }
-    let Tally { waits, refusals, too_large } = simulation.finish().await?;
+    let tally = simulation.finish().await?;
     let elapsed = started.elapsed();
 
     let totals = ledger.totals();
+    let projects = fairness::projects(&tally.played, pool.quota);
     let summary = Summary {
         backend: connect::name(pool.backend_type()),
         replicas,
         jobs: log.jobs.len() as u64,
         granted: totals.granted,
-        refusals,
+        refusals: tally.refusals,
         units_peak: totals.peak,
         quota: pool.quota,
         overgrants: totals.overgrants,
         still_held: pool.held_by(&run.name).await?,
-        wait_seconds: Waits::new(&waits),
-        elapsed_seconds: (elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
-        too_large: too_large.len() as u64,
+        wait_seconds: Waits::new(&tally.played),
+        elapsed_seconds: fairness::thousandths(elapsed.as_secs_f64()),
+        too_large: tally.too_large.len() as u64,
         skipped: log.skipped,
+        order: pool.order.as_str(),
+        fairness: fairness::index(&projects),
+        projects,
     };
-    Ok((summary, too_large))
+    Ok((summary, tally))
 }
 
 /// Unlike that of any other run, so that several can share a pool.

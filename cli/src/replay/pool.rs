@@ -1,13 +1,16 @@
 //! The pool that a replay runs on: found or made, and left as it was found.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokenpool::{
     Backend, BackendType, Config, Cursor, Deletion, Error as Library, Holder, Manager, Member,
-    PluginId, PoolName, Quota, QuotaChange, Registrar, ResourceNamespace, ResourceRegistrar,
+    MemoryBackend, Order, PluginId, PoolName, QueueChange, Quota, QuotaChange, Registrar,
+    ResourceNamespace, ResourceRegistrar,
 };
 
+use super::clock::LogClock;
 use super::replica::retrying;
 use crate::error::{Error, Result};
 
@@ -24,6 +27,10 @@ pub(super) struct ReplayPool {
     pub(super) namespace: ResourceNamespace,
     /// Units that may be granted.
     pub(super) quota: u64,
+    /// In which order tickets get their turn.
+    pub(super) order: Order,
+    /// By which tickets age.
+    pub(super) clock: LogClock,
     /// What managers register: as before, where the pool is somebody's, even if another is pinned.
     registered: u64,
     made_here: bool,
@@ -52,20 +59,22 @@ pub(super) fn default_name(file: &Path) -> Result<PoolName> {
 impl ReplayPool {
     /// Finds the pool or makes it.
     ///
-    /// `wanted` is the operator's quota, `of_log` the machine's size.
+    /// `wanted` is the operator's quota and order, `of_log` the machine's size.
     pub(super) async fn open(
         config: Config,
         name: PoolName,
-        wanted: Option<Quota>,
+        wanted: (Option<Quota>, Option<Order>),
         of_log: Option<i64>,
     ) -> Result<Self> {
-        let backend = config.open().await?;
+        let (backend, clock) = open(&config).await?;
         let (plugin, namespace) = parts(&name)?;
         let pool = Self {
             name,
             plugin,
             namespace,
             quota: 0,
+            order: wanted.1.unwrap_or_default(),
+            clock,
             registered: 0,
             made_here: false,
             config,
@@ -74,15 +83,20 @@ impl ReplayPool {
         // Another replay may make the pool at this moment: then it is found the second time.
         loop {
             match pool.find(wanted).await? {
-                Some((quota, registered)) => return Ok(Self { quota, registered, ..pool }),
+                Some(Found { quota, registered, order }) => {
+                    return Ok(Self { quota, registered, order, ..pool });
+                }
                 None => {
-                    let quota = wanted_or(of_log, wanted)?;
+                    let quota = wanted_or(of_log, wanted.0)?;
                     let create =
                         || pool.backend.change_quota(&pool.name, QuotaChange::Create(quota));
                     match retrying(create).await {
                         Ok(_) => {
                             let quota = quota.get();
-                            return Ok(Self { quota, registered: quota, made_here: true, ..pool });
+                            let made_here = true;
+                            let pool = Self { quota, registered: quota, made_here, ..pool };
+                            pool.set_order().await?;
+                            return Ok(pool);
                         }
                         Err(Library::PoolExists { .. }) => {}
                         Err(error) => return Err(error.into()),
@@ -92,36 +106,62 @@ impl ReplayPool {
         }
     }
 
-    /// The quota in force and the registered one, if there is such a pool.
-    async fn find(&self, wanted: Option<Quota>) -> Result<Option<(u64, u64)>> {
+    /// The pool as it is, if there is one.
+    async fn find(&self, (quota, order): (Option<Quota>, Option<Order>)) -> Result<Option<Found>> {
         let usage = match retrying(|| self.backend.usage(&self.name)).await {
             Ok(usage) => usage,
             Err(Library::UnknownNamespace { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        match wanted {
-            Some(wanted) if wanted.get() != usage.quota => Err(Error::Usage(format!(
-                "--quota {wanted}: pool {} exists with quota {}; leave --quota out to use it, or \
+        let exists = |option: &str, wanted: &dyn Display, with: &dyn Display| {
+            Err(Error::Usage(format!(
+                "{option} {wanted}: pool {} exists with {} {with}; leave {option} out to use it, or \
                  name another with --pool",
-                self.name, usage.quota
-            ))),
-            _ => Ok(Some((usage.quota, usage.registered))),
+                self.name,
+                option.trim_start_matches('-'),
+            )))
+        };
+        match (quota, order) {
+            (Some(wanted), _) if wanted.get() != usage.quota => {
+                exists("--quota", &wanted, &usage.quota)
+            }
+            (_, Some(wanted)) if wanted != usage.order => exists("--order", &wanted, &usage.order),
+            _ => {
+                let (quota, registered, order) = (usage.quota, usage.registered, usage.order);
+                Ok(Some(Found { quota, registered, order }))
+            }
         }
     }
 
-    /// A replica's manager, on Redis with connections of its own.
-    pub(super) async fn manager(&self, replica: u16) -> Result<Manager> {
+    /// Gives the new pool its order.
+    async fn set_order(&self) -> Result<()> {
+        let is_default = self.order == Order::default();
+        if is_default || !self.backend.keeps_grants() {
+            return Ok(());
+        }
+        let change = QueueChange::new().order(self.order);
+        let changed = retrying(|| self.backend.change_queue(&self.name, &change)).await;
+        if changed.is_err() {
+            // The pool is of no use then; the first error is what counts.
+            let _ = self.tidy_up().await;
+        }
+        Ok(changed?)
+    }
+
+    /// A replica's manager and its backend, on Redis with connections of its own.
+    pub(super) async fn manager(&self, replica: u16) -> Result<(Manager, Arc<dyn Backend>)> {
         let backend = match self.config.backend_type {
             BackendType::Redis => self.config.open().await?,
             _ => Arc::clone(&self.backend),
         };
         let holder = Holder::new(format!("{}/replica-{replica}", Holder::of_this_process()))?;
-        let registrar = Registrar::with_max_quota(backend, MAX_QUOTA).with_holder(holder);
+        let registrar =
+            Registrar::with_max_quota(Arc::clone(&backend), MAX_QUOTA).with_holder(holder);
         let quota = i64::try_from(self.registered).unwrap_or(i64::MAX);
         registrar
             .for_plugin(self.plugin.clone())
             .register_resource_quota(&self.namespace, quota)?;
-        Ok(retrying(|| registrar.build()).await?)
+        Ok((retrying(|| registrar.build()).await?, backend))
     }
 
     /// Units that a run's tokens hold, as the pool lists them.
@@ -160,6 +200,22 @@ impl ReplayPool {
     pub(super) fn backend_type(&self) -> BackendType {
         self.config.backend_type
     }
+}
+
+/// A pool that exists.
+struct Found {
+    quota: u64,
+    registered: u64,
+    order: Order,
+}
+
+/// The backend and its clock: in memory the log's.
+async fn open(config: &Config) -> Result<(Arc<dyn Backend>, LogClock)> {
+    if config.backend_type != BackendType::Memory {
+        return Ok((config.open().await?, LogClock::OfServer));
+    }
+    let (clock, log_clock) = LogClock::of_log();
+    Ok((Arc::new(MemoryBackend::with_clock(clock)), log_clock))
 }
 
 fn parts(name: &PoolName) -> Result<(PluginId, ResourceNamespace)> {

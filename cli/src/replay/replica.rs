@@ -7,12 +7,14 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use futures_util::future::join_all;
 use tokenpool::{
-    AllocationToken, Claim, ExecutionId, Limit, Manager, Outcome, PluginId, Refusal,
-    ResourceConstraintsSpec, ResourceNamespace, Result, TaskResourceManager,
+    AllocationToken, Backend, Claim, Error, ExecutionId, Lease, Manager, PluginId, PoolName,
+    Priority, Renewal, Renewed, ResourceConstraintsSpec, ResourceNamespace, Result,
+    TaskResourceManager, TicketRequest, Turn,
 };
 use tokio::sync::mpsc;
 
 use super::ledger::Ledger;
+use super::played::Played;
 use super::swf::{Job, Owner};
 
 /// What a replica does in one phase of a step.
@@ -20,8 +22,10 @@ use super::swf::{Job, Owner};
 pub(super) enum Phase {
     /// Give back what ended by this second.
     Release(u64),
-    /// Claim for what was submitted by this second and not granted yet.
-    Claim(u64),
+    /// Claim for what was submitted by this second; what is not granted gets a ticket.
+    Submit(u64),
+    /// Take over what was handed to tickets by this second.
+    Collect(u64),
     /// Give back whatever may be held, and claim no more.
     GiveBack,
 }
@@ -33,8 +37,10 @@ pub(super) struct Ahead {
     pub(super) submit: Option<u64>,
     /// When its next running job ends.
     pub(super) end: Option<u64>,
-    /// Jobs that were refused and try again.
+    /// Jobs that have a ticket.
     pub(super) waiting: usize,
+    /// Jobs granted so far.
+    pub(super) granted: usize,
     /// Jobs that can never be granted.
     pub(super) too_large: usize,
 }
@@ -42,9 +48,9 @@ pub(super) struct Ahead {
 /// What a replica has seen.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Seconds from submission to grant in the log's clock, one for each granted job.
-    pub(super) waits: Vec<u64>,
-    /// Claims refused.
+    /// The granted jobs.
+    pub(super) played: Vec<Played>,
+    /// Jobs that were not granted at once.
     pub(super) refusals: u64,
     /// Jobs that can never be granted.
     pub(super) too_large: Vec<Job>,
@@ -55,22 +61,34 @@ pub(super) struct Tally {
 pub(super) struct Run {
     /// Name of the execution: tokens of several runs must not be the same.
     pub(super) name: Arc<str>,
+    pub(super) pool: PoolName,
     pub(super) plugin: PluginId,
     pub(super) namespace: ResourceNamespace,
+    /// How long a ticket lasts unless it is renewed.
+    pub(super) ticket: Lease,
     pub(super) constraints: ResourceConstraintsSpec,
     /// The largest job that can ever be granted.
     pub(super) largest: u64,
     pub(super) ledger: Arc<Ledger>,
 }
 
+/// A job that has a ticket.
+#[derive(Debug)]
+struct Waiting {
+    job: Job,
+    execution: ExecutionId,
+    token: AllocationToken,
+}
+
 #[derive(Debug)]
 pub(super) struct Replica {
     run: Run,
     manager: Manager,
+    backend: Arc<dyn Backend>,
     /// The plugin's view for each project and domain.
     tasks: HashMap<Owner, Arc<TaskResourceManager>>,
     coming: VecDeque<Job>,
-    waiting: VecDeque<Job>,
+    waiting: Vec<Waiting>,
     /// By end and number.
     running: BTreeMap<(u64, u64), Job>,
     /// Jobs of calls that failed: they may or may not be held.
@@ -80,16 +98,21 @@ pub(super) struct Replica {
 
 impl Replica {
     /// A replica with its jobs in the order of their submit times.
-    pub(super) fn new(run: Run, manager: Manager, jobs: impl IntoIterator<Item = Job>) -> Self {
+    pub(super) fn new(
+        run: Run,
+        (manager, backend): (Manager, Arc<dyn Backend>),
+        jobs: impl IntoIterator<Item = Job>,
+    ) -> Self {
         let largest = run.largest;
         let (coming, too_large): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|job| job.units.get() <= largest);
         Self {
             run,
             manager,
+            backend,
             tasks: HashMap::new(),
             coming: coming.into(),
-            waiting: VecDeque::new(),
+            waiting: Vec::new(),
             running: BTreeMap::new(),
             uncertain: Vec::new(),
             tally: Tally { too_large, ..Tally::default() },
@@ -101,6 +124,7 @@ impl Replica {
             submit: self.coming.front().map(|job| job.submit),
             end: self.running.first_key_value().map(|(&(end, _), _)| end),
             waiting: self.waiting.len(),
+            granted: self.tally.played.len(),
             too_large: self.tally.too_large.len(),
         }
     }
@@ -114,7 +138,8 @@ impl Replica {
         while let Some(phase) = phases.recv().await {
             let done = match phase {
                 Phase::Release(now) => self.release_ended(now).await,
-                Phase::Claim(now) => self.claim_submitted(now).await,
+                Phase::Submit(now) => self.submit(now).await,
+                Phase::Collect(now) => self.collect(now).await,
                 Phase::GiveBack => self.give_back().await,
             };
             if answers.send(done.map(|()| self.ahead())).await.is_err() {
@@ -135,8 +160,8 @@ impl Replica {
 
     async fn give_back(&mut self) -> Result<()> {
         self.coming.clear();
-        self.waiting.clear();
         let mut jobs = std::mem::take(&mut self.uncertain);
+        jobs.extend(std::mem::take(&mut self.waiting).into_iter().map(|waiting| waiting.job));
         jobs.extend(std::mem::take(&mut self.running).into_values());
         self.release(jobs).await
     }
@@ -167,60 +192,104 @@ impl Replica {
         result
     }
 
-    /// Claims in the order of submission. A refused job stays in its place; smaller ones may pass.
-    async fn claim_submitted(&mut self, now: u64) -> Result<()> {
+    /// Claims in the order of submission.
+    async fn submit(&mut self, now: u64) -> Result<()> {
         let submitted = self.coming.partition_point(|job| job.submit <= now);
-        self.waiting.extend(self.coming.drain(..submitted));
-        let mut refused = Refused::default();
-        for _ in 0..self.waiting.len() {
-            let Some(job) = self.waiting.pop_front() else { break };
-            if refused.rules_out(&job) {
-                self.waiting.push_back(job);
-                continue;
-            }
-            match self.claim(&job).await {
-                Ok(Outcome::Granted(_)) => {
-                    self.run.ledger.add(&job);
-                    self.tally.waits.push(now - job.submit);
-                    self.running.insert((now.saturating_add(job.run_time), job.number), job);
-                }
-                Ok(Outcome::Refused(refusal)) => {
-                    self.tally.refusals += 1;
-                    // Somebody lowered the quota: waiting for it might never end.
-                    if job.units.get() > refusal.size {
-                        self.tally.too_large.push(job);
-                    } else {
-                        refused.note(&job, refusal);
-                        self.waiting.push_back(job);
-                    }
-                }
-                Err(error) => {
-                    self.uncertain.push(job);
-                    return Err(error);
-                }
+        let jobs: Vec<_> = self.coming.drain(..submitted).collect();
+        for job in jobs {
+            if self.ask(job, now).await? {
+                self.tally.refusals += 1;
             }
         }
         Ok(())
     }
 
-    async fn claim(&mut self, job: &Job) -> Result<Outcome> {
-        let task = self.task(job.owner)?;
-        let Run { namespace, constraints, .. } = &self.run;
-        let claim = Claim::new(token(job)?, job.units);
-        retrying(|| task.allocate(namespace, claim.clone(), *constraints)).await
+    /// Renews all tickets in one round trip, which tells whose turn came, and asks for those again.
+    async fn collect(&mut self, now: u64) -> Result<()> {
+        let renewals: Vec<_> = self
+            .waiting
+            .iter()
+            .map(|Waiting { execution, token, .. }| Renewal {
+                execution,
+                token,
+                lease: self.run.ticket,
+            })
+            .collect();
+        let answers = match retrying(|| self.backend.renew(&self.run.pool, &renewals)).await {
+            // Its data are lost: asking again brings it back.
+            Err(Error::UnknownNamespace { .. }) => {
+                renewals.iter().map(|_| Ok(Renewed::Lost)).collect()
+            }
+            answers => answers?,
+        };
+        let mut changed = Vec::new();
+        for (waiting, answer) in std::mem::take(&mut self.waiting).into_iter().zip(answers) {
+            match answer {
+                Ok(Renewed::Waiting) => self.waiting.push(waiting),
+                _ => changed.push(waiting.job),
+            }
+        }
+        for job in changed {
+            self.ask(job, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Claims for a job, which then runs or waits; tells whether it waits.
+    async fn ask(&mut self, job: Job, now: u64) -> Result<bool> {
+        let (task, execution) = (self.task(job.owner)?, self.execution(job.owner)?);
+        let Run { namespace, constraints, ticket, .. } = &self.run;
+        let token = token(&job)?;
+        let claim = Claim::new(token.clone(), job.units);
+        let ticket = TicketRequest::new(*ticket).with_priority(priority(&job)?);
+        let ask = || task.allocate_or_queue(namespace, claim.clone(), *constraints, &ticket);
+        match retrying(ask).await {
+            Ok(Turn::Granted(_)) => self.run_job(job, now),
+            Ok(Turn::Waiting(_)) => {
+                self.waiting.push(Waiting { job, execution, token });
+                return Ok(true);
+            }
+            // Somebody lowered the quota.
+            Err(Error::NeverGranted { .. }) => self.tally.too_large.push(job),
+            Err(error) => {
+                self.uncertain.push(job);
+                return Err(error);
+            }
+        }
+        Ok(false)
+    }
+
+    fn run_job(&mut self, job: Job, now: u64) {
+        self.run.ledger.add(&job);
+        let ended = now.saturating_add(job.run_time);
+        self.tally.played.push(Played {
+            owner: job.owner,
+            units: job.units.get(),
+            submitted: job.submit,
+            granted: now,
+            ended,
+        });
+        self.running.insert((ended, job.number), job);
+    }
+
+    fn execution(&self, owner: Owner) -> Result<ExecutionId> {
+        ExecutionId::new(&project_name(owner.user), &name("group", owner.group), &self.run.name)
     }
 
     fn task(&mut self, owner: Owner) -> Result<Arc<TaskResourceManager>> {
         if let Some(task) = self.tasks.get(&owner) {
             return Ok(Arc::clone(task));
         }
-        let project = name("user", owner.user);
-        let domain = name("group", owner.group);
-        let execution = ExecutionId::new(&project, &domain, &self.run.name)?;
+        let execution = self.execution(owner)?;
         let task = Arc::new(self.manager.for_execution(self.run.plugin.clone(), execution));
         self.tasks.insert(owner, Arc::clone(&task));
         Ok(task)
     }
+}
+
+/// The project that stands for a user of the log.
+pub(super) fn project_name(user: Option<u64>) -> String {
+    name("user", user)
 }
 
 fn name(kind: &str, id: Option<u64>) -> String {
@@ -229,6 +298,11 @@ fn name(kind: &str, id: Option<u64>) -> String {
 
 fn token(job: &Job) -> Result<AllocationToken> {
     AllocationToken::new(job.number.to_string())
+}
+
+/// Somebody waits for an interactive job.
+fn priority(job: &Job) -> Result<Priority> {
+    Priority::new(if job.interactive { 9 } else { 0 })
 }
 
 /// Repeats a call that got no answer, which is safe for every one, for about a second.
@@ -241,42 +315,7 @@ where
         .with_max_times(3)
         .with_jitter();
     call.retry(back_off)
-        .when(tokenpool::Error::is_retryable)
+        .when(Error::is_retryable)
         .notify(|error, pause| tracing::warn!(%error, ?pause, "no answer; trying again"))
         .await
-}
-
-/// The smallest claims that were refused in a phase. No unit comes back during one, so whatever is as
-/// large and under the same limit would be refused, too; left out, it keeps the number of attempts
-/// small while many jobs wait. (Where others share the pool, it just tries again in the next step.)
-#[derive(Debug, Default)]
-struct Refused {
-    by_quota: Option<u64>,
-    by_project_cap: HashMap<Option<u64>, u64>,
-    by_domain_cap: HashMap<Owner, u64>,
-}
-
-impl Refused {
-    fn note(&mut self, job: &Job, refusal: Refusal) {
-        // Only what is smaller than all before is tried at all, so the last is the smallest.
-        let units = job.units.get();
-        match refusal.limit {
-            Limit::Cap(tokenpool::Scope::Project { .. }) => {
-                self.by_project_cap.insert(job.owner.user, units);
-            }
-            Limit::Cap(_) => {
-                self.by_domain_cap.insert(job.owner, units);
-            }
-            _ => self.by_quota = Some(units),
-        }
-    }
-
-    fn rules_out(&self, job: &Job) -> bool {
-        let smallest = [
-            self.by_quota,
-            self.by_project_cap.get(&job.owner.user).copied(),
-            self.by_domain_cap.get(&job.owner).copied(),
-        ];
-        smallest.into_iter().flatten().any(|units| job.units.get() >= units)
-    }
 }

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::clock::LogClock;
 use super::ledger::Ledger;
 use super::replica::{Ahead, Phase, Replica, Tally};
 use crate::error::{Error, Result};
@@ -22,6 +23,7 @@ const MANY_PAUSES: u32 = 400;
 pub(super) struct Simulation {
     replicas: Vec<Handle>,
     ledger: Arc<Ledger>,
+    clock: LogClock,
     stop: Stop,
     /// Whether other processes may use the pool.
     shared: bool,
@@ -51,6 +53,7 @@ impl Simulation {
     pub(super) fn new(
         replicas: Vec<Replica>,
         ledger: Arc<Ledger>,
+        clock: LogClock,
         stop: Stop,
         shared: bool,
         jobs: usize,
@@ -63,7 +66,7 @@ impl Simulation {
             progress.set_style(style);
         }
         let replicas = replicas.into_iter().map(Handle::spawn).collect();
-        Self { replicas, ledger, stop, shared, progress }
+        Self { replicas, ledger, clock, stop, shared, progress }
     }
 
     /// Runs to the end of the log, or to an error or a signal.
@@ -97,12 +100,24 @@ impl Simulation {
                 }
                 None => return Ok(()),
             }
+            self.clock.set(now);
             self.phase(Phase::Release(now), |ahead| is_due(ahead.end, now)).await?;
-            // Only now, when all replicas have released: units that are free at this second are
-            // there for whoever comes first.
-            self.phase(Phase::Claim(now), |ahead| ahead.waiting > 0 || is_due(ahead.submit, now))
-                .await?;
+            // Only now, when all replicas have released and their units were handed on: what is
+            // left is there for whoever comes first.
+            self.phase(Phase::Submit(now), |ahead| is_due(ahead.submit, now)).await?;
+            self.collect(now).await?;
             self.show(now);
+        }
+    }
+
+    /// Takes over what was handed on, until nothing is: one call hands on only so much.
+    async fn collect(&mut self, now: u64) -> Result<()> {
+        loop {
+            let before = self.granted();
+            self.phase(Phase::Collect(now), |ahead| ahead.waiting > 0).await?;
+            if self.granted() == before {
+                return Ok(());
+            }
         }
     }
 
@@ -119,11 +134,10 @@ impl Simulation {
         for Handle { phases, task, .. } in self.replicas {
             drop(phases);
             let tally = task.await.map_err(|_| Error::ReplicaLost)?;
-            all.waits.extend(tally.waits);
+            all.played.extend(tally.played);
             all.refusals += tally.refusals;
             all.too_large.extend(tally.too_large);
         }
-        all.waits.sort_unstable();
         all.too_large.sort_unstable_by_key(|job| job.number);
         Ok(all)
     }
@@ -159,6 +173,10 @@ impl Simulation {
 
     fn waiting(&self) -> usize {
         self.replicas.iter().map(|replica| replica.ahead.waiting).sum()
+    }
+
+    fn granted(&self) -> usize {
+        self.replicas.iter().map(|replica| replica.ahead.granted).sum()
     }
 
     fn show(&self, now: u64) {

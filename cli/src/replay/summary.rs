@@ -2,7 +2,13 @@
 
 use serde::Serialize;
 
-use crate::output::{Answer, properties};
+use super::fairness::Project;
+use super::played::Played;
+use crate::format::or_dash;
+use crate::output::{Answer, lines, properties, table};
+
+/// How many projects people are shown.
+const SHOWN: usize = 10;
 
 /// JSON of `replay`.
 #[derive(Debug, Serialize)]
@@ -15,7 +21,7 @@ pub(super) struct Summary {
     pub(super) jobs: u64,
     /// Jobs granted.
     pub(super) granted: u64,
-    /// Claims refused; a job that waits is refused many times.
+    /// Jobs that were not granted at once.
     pub(super) refusals: u64,
     /// Most units in use at once, in the replay's own account.
     pub(super) units_peak: u64,
@@ -33,6 +39,13 @@ pub(super) struct Summary {
     pub(super) too_large: u64,
     /// Lines of the log without a job that ran.
     pub(super) skipped: u64,
+    /// In which order tickets got their turn: `fifo`, `priority` or `fair`.
+    pub(super) order: &'static str,
+    /// Jain's index of the parts of their fair shares that the projects got: 1 if all fared alike; null
+    /// if no job was granted.
+    pub(super) fairness: Option<f64>,
+    /// The projects, those that waited longest first.
+    pub(super) projects: Vec<Project>,
 }
 
 /// Percentiles by nearest rank; null if no job was granted.
@@ -45,14 +58,45 @@ pub(super) struct Waits {
 }
 
 impl Waits {
-    /// Of waits in ascending order.
-    pub(super) fn new(sorted: &[u64]) -> Self {
-        let percentile = |percent: usize| {
-            let rank = (sorted.len() * percent).div_ceil(100);
-            sorted.get(rank.checked_sub(1)?).copied()
-        };
-        Self { p50: percentile(50), p90: percentile(90), p99: percentile(99), max: percentile(100) }
+    pub(super) fn new(played: &[Played]) -> Self {
+        let mut waits: Vec<_> = played.iter().map(Played::wait).collect();
+        waits.sort_unstable();
+        Self::of(&waits)
     }
+
+    fn of(sorted: &[u64]) -> Self {
+        let rank = |percent| percentile(sorted, percent);
+        Self { p50: rank(50), p90: rank(90), p99: rank(99), max: rank(100) }
+    }
+}
+
+/// By nearest rank, of waits in ascending order; none if there are none.
+pub(super) fn percentile(sorted: &[u64], percent: usize) -> Option<u64> {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.checked_sub(1)?).copied()
+}
+
+/// The projects that waited longest.
+fn worst(projects: &[Project]) -> String {
+    let header: &[&str] = &["PROJECT", "JOBS", "MEAN WAIT", "P50", "P99", "MAX", "OF FAIR SHARE"];
+    let rows = projects.iter().take(SHOWN).map(|project| {
+        let waits = project.wait_seconds;
+        vec![
+            project.project.clone(),
+            project.jobs.to_string(),
+            format!("{} s", waits.mean.round()),
+            format!("{} s", waits.p50),
+            format!("{} s", waits.p99),
+            format!("{} s", waits.max),
+            format!("{:.1} %", project.of_fair_share * 100.0),
+        ]
+    });
+    let title = match projects.len() {
+        0 => return String::new(),
+        1..=SHOWN => "projects that waited longest:".to_owned(),
+        all => format!("projects that waited longest ({SHOWN} of {all}):"),
+    };
+    format!("\n{title}\n{}", lines(&table(Some(header), rows)))
 }
 
 impl Answer for Summary {
@@ -61,21 +105,24 @@ impl Answer for Summary {
         let Waits { p50, p90, p99, max } = self.wait_seconds;
         let waits = [("p50", p50), ("p90", p90), ("p99", p99), ("max", max)];
         let waits = waits.map(|(name, wait)| format!("{name} {}", seconds(wait)));
-        properties([
+        let summary = properties([
             ("backend", self.backend.to_owned()),
             ("replicas", self.replicas.to_string()),
             ("jobs", self.jobs.to_string()),
             ("granted", self.granted.to_string()),
             ("too large", self.too_large.to_string()),
             ("skipped lines", self.skipped.to_string()),
-            ("refusals", self.refusals.to_string()),
+            ("waited", self.refusals.to_string()),
+            ("order", self.order.to_owned()),
             ("units, peak", self.units_peak.to_string()),
             ("quota", self.quota.to_string()),
             ("overgrants", self.overgrants.to_string()),
             ("still held", self.still_held.to_string()),
             ("wait", waits.join(", ")),
+            ("fairness", or_dash(self.fairness)),
             ("elapsed", format!("{} s", self.elapsed_seconds)),
-        ])
+        ]);
+        summary + &worst(&self.projects)
     }
 }
 
@@ -86,7 +133,7 @@ mod tests {
     #[test]
     fn percentiles_are_by_nearest_rank() {
         let waits = |sorted: &[u64]| {
-            let Waits { p50, p90, p99, max } = Waits::new(sorted);
+            let Waits { p50, p90, p99, max } = Waits::of(sorted);
             [p50, p90, p99, max]
         };
         assert_eq!(waits(&[]), [None; 4]);

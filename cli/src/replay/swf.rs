@@ -44,6 +44,10 @@ const REQUESTED: usize = 8;
 const STATUS: usize = 11;
 const USER: usize = 12;
 const GROUP: usize = 13;
+const QUEUE: usize = 15;
+
+/// The queue of interactive jobs, by the format's convention.
+const INTERACTIVE: i64 = 0;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
@@ -61,6 +65,8 @@ pub(super) struct Job {
     /// Its processors.
     pub(super) units: Units,
     pub(super) owner: Owner,
+    /// Whether somebody waits for it at a terminal, as far as the log knows.
+    pub(super) interactive: bool,
 }
 
 /// Whose job it is; none where the log does not know.
@@ -227,7 +233,8 @@ fn job(line: &str) -> Result<Option<Job>, Problem> {
     let (field, processors) = processors;
     let units = i64::try_from(processors).ok().and_then(|units| Units::new(units).ok());
     let units = units.ok_or_else(|| (field, format!("{processors} is above {}", u32::MAX)))?;
-    Ok(Some(Job { number: job_number, submit, run_time, units, owner }))
+    let interactive = texts[QUEUE - 1].parse() == Ok(INTERACTIVE);
+    Ok(Some(Job { number: job_number, submit, run_time, units, owner, interactive }))
 }
 
 /// What stands in the file, short enough for an error.
@@ -263,8 +270,10 @@ mod tests {
     fn a_job_is_read_from_its_fields() {
         let owner = Owner { user: Some(1), group: Some(2) };
         let units = Units::new(128).expect("valid");
-        let job = Job { number: 1, submit: 0, run_time: 1451, units, owner };
+        let job = Job { number: 1, submit: 0, run_time: 1451, units, owner, interactive: false };
         assert_eq!(parsed(JOB).expect("valid").jobs, [job]);
+        let interactive = parsed(&with(QUEUE, "0")).expect("valid");
+        assert_eq!(interactive.jobs, [Job { interactive: true, ..job }]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Replaying job logs.
 
 mod logs;
+mod orders;
 mod sharing;
 mod stopping;
 mod truth;

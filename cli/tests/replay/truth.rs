@@ -41,11 +41,12 @@ fn jobs_that_need_the_whole_pool_run_one_after_the_other() {
 }
 
 #[test]
-fn small_jobs_pass_a_large_one_that_waits() {
-    // 1 holds 3 of 4 until 100. 2 wants 4 and runs when 1 and 3 have ended. 3 fits beside 1 at once.
+fn nobody_passes_a_large_job_that_waits() {
+    // 1 holds 3 of 4 until 100. 2 wants 4 and runs from 100 to 110. 3 would fit beside 1, but waits.
     let log = LogFile::new(4, &[(0, 100, 3, 1), (5, 10, 4, 1), (6, 200, 1, 1)]);
     let summary = tokenpool(&(log.replay() + "-o json")).exits_with(0).json();
-    assert_eq!(waits(&summary), [0, 201, 201, 201]);
+    assert_eq!(waits(&summary), [95, 104, 104, 104]);
+    assert_eq!(summary["refusals"], 2);
     in_order(&summary);
 }
 
@@ -86,7 +87,7 @@ fn the_summary_has_exactly_these_fields_in_this_order() {
     let log = LogFile::new(2, &[(0, 10, 2, 1), (0, 10, 2, 2), (0, 10, 2, 3)]);
     let text = tokenpool(&(log.replay() + "-o json")).exits_with(0).stdout;
     let (refusals, rest) = text.strip_prefix(KEYS).unwrap().split_once(',').unwrap();
-    assert!(refusals.parse::<u64>().unwrap() >= 2, "{text}");
+    assert_eq!(refusals, "2");
     let (middle, end) = rest.split_once(r#""elapsed_seconds":"#).unwrap();
     assert_eq!(
         middle,
@@ -94,7 +95,15 @@ fn the_summary_has_exactly_these_fields_in_this_order() {
     );
     let (elapsed, end) = end.split_once(',').unwrap();
     assert!(elapsed.parse::<f64>().unwrap() >= 0.0, "{text}");
-    assert_eq!(end, "\"too_large\":0,\"skipped\":0}\n");
+    let (head, projects) = end.split_once('[').unwrap();
+    let (head, fairness) = head.split_once(r#""fairness":"#).unwrap();
+    assert_eq!(head, r#""too_large":0,"skipped":0,"order":"fifo","#);
+    assert!(fairness.strip_suffix(r#","projects":"#).unwrap().parse::<f64>().is_ok(), "{text}");
+    // Which of them was last is for the replicas to find out.
+    let (first, rest) = projects.split_once(r#","jobs":1,"#).unwrap();
+    assert!(first.starts_with(r#"{"project":"user-"#), "{text}");
+    let waits = r#""wait_seconds":{"mean":20.0,"p50":20,"p99":20,"max":20},"of_fair_share":"#;
+    assert!(rest.starts_with(waits) && rest.ends_with("}]}\n"), "{text}");
 }
 
 #[test]
