@@ -69,8 +69,8 @@ pub trait ResourceManager: Debug + Send + Sync + 'static {
     ) -> Result<()>;
 }
 
-/// Decides the claims of one process. Made by [`Registrar::build`](crate::Registrar::build); a clone
-/// is a handle to the same manager.
+/// Decides the claims of one process. Made by [`Registrar::build`](crate::Registrar::build), or
+/// [attached](Self::attach) to pools that exist; a clone is a handle to the same manager.
 #[derive(Clone, Debug)]
 pub struct Manager(Arc<Inner>);
 
@@ -88,7 +88,22 @@ impl Manager {
         quotas: HashMap<PoolName, Quota>,
         holder: Holder,
     ) -> Self {
-        let registered = Registered::new(backend, quotas);
+        let quotas = quotas.into_iter().map(|(pool, quota)| (pool, Some(quota))).collect();
+        Self::of(Registered::new(backend, quotas), holder)
+    }
+
+    /// A manager of pools that exist already, whose quotas are somebody else's business: an operator's, or those of the
+    /// managers that register them. A pool that the backend loses is not registered again, but unknown.
+    pub fn attach(
+        backend: Arc<dyn Backend>,
+        pools: impl IntoIterator<Item = PoolName>,
+        holder: Holder,
+    ) -> Self {
+        let pools = pools.into_iter().map(|pool| (pool, None)).collect();
+        Self::of(Registered::new(backend, pools), holder)
+    }
+
+    fn of(registered: Registered, holder: Holder) -> Self {
         Self(Arc::new(Inner { registered, holder, keeper: OnceLock::new() }))
     }
 

@@ -242,10 +242,10 @@ impl Member {
         Ok(member)
     }
 
-    /// A member as somebody put it into the pool, whatever its form.
-    #[cfg(feature = "redis")]
-    pub(crate) fn found(value: String) -> Self {
-        Self(value)
+    /// A member as somebody put it into the pool, whatever its form: for operators, who may take away also what another
+    /// writer put there. Flyte writes `ex:::-<token>`, for example, for an execution without names.
+    pub fn found(value: impl Into<String>) -> Self {
+        Self(value.into())
     }
 
     /// The member's text.

@@ -15,12 +15,14 @@ use crate::ticket::{TicketRequest, Turn};
 #[derive(Clone, Debug)]
 pub(crate) struct Registered {
     backend: Arc<dyn Backend>,
-    /// Grows with the locks that are used.
-    quotas: Arc<RwLock<HashMap<PoolName, Quota>>>,
+    quotas: Arc<RwLock<Quotas>>,
 }
 
+/// Grows with the locks that are used. None for a pool that somebody else registers.
+type Quotas = HashMap<PoolName, Option<Quota>>;
+
 impl Registered {
-    pub(crate) fn new(backend: Arc<dyn Backend>, quotas: HashMap<PoolName, Quota>) -> Self {
+    pub(crate) fn new(backend: Arc<dyn Backend>, quotas: Quotas) -> Self {
         Self { backend, quotas: Arc::new(RwLock::new(quotas)) }
     }
 
@@ -35,7 +37,7 @@ impl Registered {
 
     /// Fails for a pool that may not be used.
     pub(crate) fn check(&self, pool: &PoolName) -> Result<()> {
-        match self.quota(pool).is_some() || !self.backend.keeps_grants() {
+        match self.entry(pool).is_some() || !self.backend.keeps_grants() {
             true => Ok(()),
             false => Err(Error::UnknownNamespace { pool: pool.clone() }),
         }
@@ -44,7 +46,10 @@ impl Registered {
     /// Registers one pool more.
     pub(crate) async fn register(&self, pool: &PoolName, quota: Quota) -> Result<()> {
         self.backend.change_quota(pool, QuotaChange::Register(quota)).await?;
-        self.quotas.write().unwrap_or_else(PoisonError::into_inner).insert(pool.clone(), quota);
+        self.quotas
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pool.clone(), Some(quota));
         Ok(())
     }
 
@@ -112,12 +117,14 @@ impl Registered {
     /// Brings back a pool that the backend lost. Any other error stays one.
     async fn revive(&self, error: Error) -> Result<()> {
         let Error::UnknownNamespace { pool } = error else { return Err(error) };
-        let Some(quota) = self.quota(&pool) else { return Err(Error::UnknownNamespace { pool }) };
+        let Some(Some(quota)) = self.entry(&pool) else {
+            return Err(Error::UnknownNamespace { pool });
+        };
         tracing::warn!(%pool, %quota, "the backend did not know the pool; registering it again");
         self.backend.change_quota(&pool, QuotaChange::Register(quota)).await.map(drop)
     }
 
-    fn quota(&self, pool: &PoolName) -> Option<Quota> {
+    fn entry(&self, pool: &PoolName) -> Option<Option<Quota>> {
         self.quotas.read().unwrap_or_else(PoisonError::into_inner).get(pool).copied()
     }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Verdict {
     Refused,
     /// Part of the work failed, which was reported.
     Failed,
+    /// A command ran to its end, which is this program's.
+    Command(u8),
 }
 
 /// Why a command has no answer.
@@ -39,12 +41,23 @@ pub(crate) enum Error {
     /// The replay was stopped; what it held is given back.
     #[error("interrupted; all units were given back")]
     Interrupted { signal: u8 },
+    #[error("interrupted while waiting; the ticket is withdrawn")]
+    WaitInterrupted { signal: u8 },
+    /// `exec` has no units to hold.
+    #[error("refused: {0}")]
+    Refused(String),
+    #[error("{command}: command not found")]
+    CommandNotFound { command: String },
+    #[error("{command}: cannot be run")]
+    CommandNotRun { command: String, source: io::Error },
+    #[error("the command's end cannot be awaited")]
+    CommandLost(#[source] io::Error),
     /// The replay could not give back what it held.
     #[error(
         "execution {run:?} may still hold units of {pool}: see `tokenpool get holders {pool}` and \
-         give them back with `tokenpool release {pool} --member ...`"
+         give them back with `tokenpool release {pool} --member ... --force --reason ...`"
     )]
-    NotGivenBack { run: String, pool: tokenpool::PoolName, source: tokenpool::Error },
+    NotGivenBack { run: String, pool: tokenpool::PoolName, source: Box<tokenpool::Error> },
     /// The backend lost units: none is held, nobody else can hold any, and yet claims are refused.
     #[error("jobs wait although no unit of the pool is held")]
     Stuck,
@@ -59,10 +72,14 @@ pub(crate) fn status(outcome: &Result<Verdict>) -> u8 {
         Ok(Verdict::Done) => 0,
         Ok(Verdict::Refused) => 3,
         Ok(Verdict::Failed) => 1,
+        Ok(Verdict::Command(status)) => *status,
+        Err(Error::Refused(_)) => 3,
+        Err(Error::CommandNotRun { .. }) => 126,
+        Err(Error::CommandNotFound { .. }) => 127,
         Err(Error::Library(PoolExists { .. } | PoolInUse { .. })) => 3,
         Err(Error::Library(error)) if error.is_invalid() => 2,
         Err(Error::Option { .. } | Error::Usage(_) | Error::Log(_)) => 2,
-        Err(Error::Interrupted { signal }) => 128 + signal,
+        Err(Error::Interrupted { signal } | Error::WaitInterrupted { signal }) => 128 + signal,
         Err(_) => 1,
     }
 }

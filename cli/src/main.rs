@@ -1,14 +1,27 @@
 //! The program `tokenpool`: replays job logs against shared quotas, and lets an operator see and
 //! change them.
 
+mod allocate;
 mod args;
 mod audit;
 mod claims;
 mod connect;
 mod error;
+#[cfg(unix)]
+mod exec;
+mod explain;
+mod format;
+mod holders;
 mod output;
+mod pages;
 mod pools;
+mod release;
+mod renew;
 mod replay;
+mod revocations;
+mod stop;
+mod tickets;
+mod waiting;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -50,13 +63,19 @@ async fn run(Args { global, command }: Args) -> Result<Verdict> {
         }
         Command::Get(Get::Pools) => pools::list(&global, output).await,
         Command::Get(Get::Pool(pool)) => pools::show(&global, &pool, output).await,
-        Command::Get(Get::Holders(pool)) => claims::holders(&global, &pool, output).await,
+        Command::Get(Get::Holders(pool)) => holders::list(&global, &pool, output).await,
+        Command::Get(Get::Tickets(pool)) => tickets::list(&global, &pool, output).await,
+        Command::Get(Get::Revocations(args)) => revocations::list(&global, &args, output).await,
         Command::Update(Update::Pool(args)) => pools::update(&global, &args, output).await,
         Command::Delete(Delete::Pool { pool, force }) => {
             pools::delete(&global, &pool, force, output).await
         }
-        Command::Allocate(args) => claims::allocate(&global, &args, output).await,
-        Command::Release(args) => claims::release(&global, &args, output).await,
+        Command::Allocate(args) => allocate::run(&global, &args, output).await,
+        Command::Renew(args) => renew::run(&global, &args, output).await,
+        Command::Release(args) => release::run(&global, &args, output).await,
+        Command::Explain(args) => explain::run(&global, &args, output).await,
+        #[cfg(unix)]
+        Command::Exec(args) => exec::run(&global, &args).await,
         Command::Check(pool) => audit::check(&global, &pool, output).await,
         Command::Repair(pool) => audit::repair(&global, &pool, output).await,
         Command::Completions { shell } => {

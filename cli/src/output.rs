@@ -7,7 +7,7 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 
 use crate::args::Format;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Verdict};
 
 /// Blanks between columns.
 const GAP: u16 = 2;
@@ -46,6 +46,29 @@ impl Output {
     /// Begins a listing.
     pub(crate) fn rows(&mut self) -> Rows<'_> {
         Rows { output: self, printed: 0, widths: Vec::new() }
+    }
+
+    /// Prints page after page until there is none, or nobody reads on.
+    pub(crate) async fn listing<R: Row>(
+        &mut self,
+        nothing: &str,
+        mut next: impl AsyncFnMut() -> Result<Option<Vec<R>>>,
+    ) -> Result<Verdict> {
+        let mut rows = self.rows();
+        loop {
+            match next().await {
+                Ok(Some(page)) if rows.page(&page)? => {}
+                Ok(_) => break,
+                Err(error) => {
+                    if !rows.is_empty() {
+                        rows.finish("")?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        rows.finish(nothing)?;
+        Ok(Verdict::Done)
     }
 
     /// Writes text. When the reader went away, as `head` does, the rest is silently left out: what
@@ -113,7 +136,7 @@ impl Rows<'_> {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.printed == 0
     }
 }

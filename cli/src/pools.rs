@@ -2,11 +2,13 @@
 
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use tokenpool::{Deletion, PoolName, PoolQuota, PoolUsage, Quota, QuotaChange, Scope};
+use tokenpool::{
+    Deletion, Order, PoolName, PoolUsage, QueueChange, Quota, QuotaChange, Scope, Weight,
+};
 
 use crate::args::{Global, Pool, UpdatePool};
 use crate::connect;
-use crate::error::{Result, Verdict, describe};
+use crate::error::{Error, Result, Verdict, describe};
 use crate::output::{Answer, Output, Row, lines, properties, table};
 
 /// As many calls at once as the backend keeps connections for them.
@@ -23,18 +25,46 @@ struct QuotaAnswer<'a> {
     registered: u64,
     /// What an operator pinned, or null.
     pinned: Option<u64>,
+    /// In which order tickets get their turn: `fifo`, `priority` or `fair`.
+    order: &'static str,
+    /// Weights of projects that were set.
+    weights: Vec<WeightAnswer>,
     #[serde(skip)]
     done: &'static str,
 }
 
 impl Answer for QuotaAnswer<'_> {
     fn text(&self) -> String {
-        let Self { namespace, quota, registered, done, .. } = self;
-        match self.pinned {
-            Some(_) => format!("{done} {namespace}: quota {quota}, registered {registered}"),
-            None => format!("{done} {namespace}: quota {quota}"),
+        let Self { namespace, quota, registered, order, weights, done, .. } = self;
+        let mut text = format!("{done} {namespace}: quota {quota}");
+        if self.pinned.is_some() {
+            text += &format!(", registered {registered}");
         }
+        if *order != Order::default().as_str() || !weights.is_empty() {
+            text += &format!(", order {order}");
+        }
+        for WeightAnswer { project, weight } in weights {
+            text += &format!(", weight of {project} {weight}");
+        }
+        text
     }
+}
+
+/// JSON of a project's weight.
+#[derive(Debug, Serialize)]
+struct WeightAnswer {
+    /// The project.
+    project: String,
+    /// Its weight in the order `fair`.
+    weight: u64,
+}
+
+fn weights(usage: &PoolUsage) -> Vec<WeightAnswer> {
+    let answer = |(project, weight): (&String, &Weight)| WeightAnswer {
+        project: project.clone(),
+        weight: weight.get(),
+    };
+    usage.weights.iter().map(answer).collect()
 }
 
 pub(crate) async fn create(
@@ -47,33 +77,71 @@ pub(crate) async fn create(
     let config = connect::redis(global)?;
     let quota = Quota::new(quota, config.resource_max_quota)?;
     let answer = config.open().await?.change_quota(&pool, QuotaChange::Create(quota)).await?;
-    print_quota(&pool, answer, "created", output)
+    output.answer(&QuotaAnswer {
+        namespace: pool.as_str(),
+        quota: answer.in_force,
+        registered: answer.registered,
+        pinned: answer.pinned,
+        order: Order::default().as_str(),
+        weights: Vec::new(),
+        done: "created",
+    })?;
+    Ok(Verdict::Done)
 }
 
 pub(crate) async fn update(
     global: &Global,
-    args: &UpdatePool,
+    UpdatePool { pool, change }: &UpdatePool,
     output: &mut Output,
 ) -> Result<Verdict> {
-    let pool = PoolName::new(&*args.pool.namespace)?;
+    let pool = PoolName::new(&*pool.namespace)?;
     let config = connect::redis(global)?;
-    let (change, done) = match args.change.quota {
-        Some(quota) => (QuotaChange::Pin(Quota::new(quota, config.resource_max_quota)?), "pinned"),
-        None => (QuotaChange::Unpin, "unpinned"),
+    let queue = queue_change(change.order.map(Into::into), &change.weights)?;
+    let quota = change.quota.map(|quota| Quota::new(quota, config.resource_max_quota));
+    let (quota, done) = match (quota.transpose()?, change.unpin) {
+        (Some(quota), _) => (Some(QuotaChange::Pin(quota)), "pinned"),
+        (None, true) => (Some(QuotaChange::Unpin), "unpinned"),
+        (None, false) => (None, "updated"),
     };
-    let answer = config.open().await?.change_quota(&pool, change).await?;
-    print_quota(&pool, answer, done, output)
+
+    let backend = config.open().await?;
+    // The queue first: it also checks the names of projects, before anything is changed.
+    if queue != QueueChange::new() {
+        backend.change_queue(&pool, &queue).await?;
+    }
+    if let Some(quota) = quota {
+        backend.change_quota(&pool, quota).await?;
+    }
+    let usage = backend.usage(&pool).await?;
+    output.answer(&QuotaAnswer {
+        namespace: pool.as_str(),
+        quota: usage.quota,
+        registered: usage.registered,
+        pinned: usage.pinned,
+        order: usage.order.as_str(),
+        weights: weights(&usage),
+        done,
+    })?;
+    Ok(Verdict::Done)
 }
 
-fn print_quota(
-    pool: &PoolName,
-    PoolQuota { in_force, registered, pinned, .. }: PoolQuota,
-    done: &'static str,
-    output: &mut Output,
-) -> Result<Verdict> {
-    let namespace = pool.as_str();
-    output.answer(&QuotaAnswer { namespace, quota: in_force, registered, pinned, done })?;
-    Ok(Verdict::Done)
+/// The change that `--order` and `--weight` ask for; an error names the option.
+fn queue_change(order: Option<Order>, weights: &[String]) -> Result<QueueChange> {
+    let change = QueueChange::new();
+    let change = order.map_or(change.clone(), |order| change.order(order));
+    weights.iter().try_fold(change, |change, weight| {
+        let wrong =
+            |rule: &str| Error::Usage(format!("--weight: invalid weight {weight:?}: {rule}"));
+        let (project, number) =
+            weight.split_once('=').ok_or_else(|| wrong("must be <project>=<number>"))?;
+        let number = number.parse().map_err(|_| wrong("must end in a whole number"))?;
+        let number =
+            Weight::new(number).map_err(|source| Error::Option { option: "--weight", source })?;
+        if change.weights.contains_key(project) {
+            return Err(wrong("the project has a weight already"));
+        }
+        Ok(change.weight(project, number))
+    })
 }
 
 /// JSON of a pool in `get pools`, and the first fields of `get pool`.
@@ -91,6 +159,10 @@ struct PoolRow {
     in_use: u64,
     /// Number of tokens that hold them.
     holders: u64,
+    /// Number of tokens that wait.
+    tickets: u64,
+    /// In which order they get their turn: `fifo`, `priority` or `fair`.
+    order: &'static str,
 }
 
 impl PoolRow {
@@ -102,6 +174,8 @@ impl PoolRow {
             pinned: usage.pinned,
             in_use: usage.in_use,
             holders: usage.holders,
+            tickets: usage.tickets,
+            order: usage.order.as_str(),
         }
     }
 
@@ -114,7 +188,8 @@ impl PoolRow {
 }
 
 impl Row for PoolRow {
-    const HEADER: &'static [&'static str] = &["NAMESPACE", "QUOTA", "IN USE", "HOLDERS", "PINNED"];
+    const HEADER: &'static [&'static str] =
+        &["NAMESPACE", "QUOTA", "IN USE", "HOLDERS", "WAITING", "ORDER", "PINNED"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -122,6 +197,8 @@ impl Row for PoolRow {
             self.quota.to_string(),
             self.in_use.to_string(),
             self.holders.to_string(),
+            self.tickets.to_string(),
+            self.order.to_owned(),
             self.pinned(),
         ]
     }
@@ -164,6 +241,8 @@ struct PoolAnswer {
     pool: PoolRow,
     /// The next grant's fencing number.
     next_fencing_number: u64,
+    /// Weights of projects that were set.
+    weights: Vec<WeightAnswer>,
     /// Units in use per scope, projects before their domains.
     scopes: Vec<ScopeUse>,
 }
@@ -188,8 +267,18 @@ impl Answer for PoolAnswer {
             ("pinned", pool.pinned()),
             ("in use", pool.in_use.to_string()),
             ("holders", pool.holders.to_string()),
+            ("waiting", pool.tickets.to_string()),
+            ("order", pool.order.to_owned()),
             ("next fencing number", self.next_fencing_number.to_string()),
         ]);
+        if !self.weights.is_empty() {
+            let rows = self
+                .weights
+                .iter()
+                .map(|WeightAnswer { project, weight }| vec![project.clone(), weight.to_string()]);
+            text += "\n";
+            text += &lines(&table(Some(&["PROJECT", "WEIGHT"]), rows));
+        }
         if !self.scopes.is_empty() {
             let rows = self.scopes.iter().map(|ScopeUse { project, domain, in_use }| {
                 let domain = domain.as_deref().unwrap_or("(all)");
@@ -217,6 +306,7 @@ pub(crate) async fn show(global: &Global, pool: &Pool, output: &mut Output) -> R
     output.answer(&PoolAnswer {
         next_fencing_number: usage.next_fencing_number.get(),
         pool: PoolRow::new(&pool, &usage),
+        weights: weights(&usage),
         scopes,
     })?;
     Ok(Verdict::Done)

@@ -30,7 +30,8 @@ fn a_grant_tells_its_fencing_number_and_a_repeated_one_the_same() {
         json!({
             "namespace": "hive:default", "member": "ex:p:d:e-t", "units": 3,
             "status": "Granted", "status_number": 1,
-            "fencing_number": number, "held_before": held_before, "limit": null,
+            "fencing_number": number, "held_before": held_before, "lease_ms": null,
+            "limit": null, "position": null, "retry_after_ms": null,
         })
     };
     assert_eq!(first, answer(false));
@@ -51,27 +52,29 @@ fn a_refusal_names_the_limit_its_use_and_its_size() {
     let cases = [
         (
             "--units 3",
-            "Exhausted (2): quota of the pool: 3 of 5 in use, 3 wanted\n",
+            "Exhausted (2): quota of the pool: 3 of 5 in use, 3 wanted",
             json!({"kind": "quota", "project": null, "domain": null, "in_use": 3, "size": 5}),
         ),
         (
             "--units 2 --project-cap 4 --namespace-cap 0",
-            "NamespaceQuotaExceeded (3): cap of project p: 3 of 4 in use, 2 wanted\n",
+            "NamespaceQuotaExceeded (3): cap of project p: 3 of 4 in use, 2 wanted",
             json!({"kind": "project_cap", "project": "p", "domain": null, "in_use": 3, "size": 4}),
         ),
         (
             "--namespace-cap 0",
-            "NamespaceQuotaExceeded (3): cap of domain p:d: 3 of 0 in use, 1 wanted\n",
+            "NamespaceQuotaExceeded (3): cap of domain p:d: 3 of 0 in use, 1 wanted",
             json!({"kind": "namespace_cap", "project": "p", "domain": "d", "in_use": 3, "size": 0}),
         ),
     ];
     for (options, text, limit) in cases {
         let claim = format!("allocate hive:default t2 {OF} {options}");
+        let text = format!("{text}; nobody waits; nothing ends by itself\n");
         assert_eq!(server.tokenpool(&claim).exits_with(3).stdout, text);
         let answer = server.tokenpool(&format!("{claim} -o json")).exits_with(3).json();
         assert_eq!(answer["limit"], limit);
         assert_eq!(answer["fencing_number"], Value::Null);
         assert_eq!(answer["held_before"], Value::Null);
+        assert_eq!((&answer["position"], &answer["retry_after_ms"]), (&json!(1), &Value::Null));
     }
     assert_eq!(server.tokenpool("get pool hive:default -o json").json()["in_use"], 3);
 }
@@ -91,13 +94,20 @@ fn a_token_held_with_other_units_or_by_another_execution_is_a_conflict() {
 #[test]
 fn units_are_released_by_token_or_by_member_and_only_once() {
     let server = server_with_pool(5);
-    for way in [&format!("t {OF}"), "--member ex:p:d:e-t"] {
+    for (way, operator, reason) in [
+        (&*format!("t {OF}"), None, None),
+        (&*format!("t {OF} --force --reason r --operator o"), Some("o"), Some("r")),
+        ("--member ex:p:d:e-t --force --reason r --operator o", Some("o"), Some("r")),
+    ] {
         server.tokenpool(&format!("allocate hive:default t {OF} --units 3")).exits_with(0);
         let release = format!("release hive:default {way}");
         let answer = server.tokenpool(&format!("{release} -o json")).exits_with(0).json();
         assert_eq!(
             answer,
-            json!({"namespace": "hive:default", "member": "ex:p:d:e-t", "released": true, "units": 3})
+            json!({
+                "namespace": "hive:default", "member": "ex:p:d:e-t", "released": true, "units": 3,
+                "withdrawn": false, "operator": operator, "reason": reason,
+            })
         );
         let text = server.tokenpool(&release).exits_with(0).stdout;
         assert_eq!(text, "ex:p:d:e-t is not held in hive:default; nothing was changed\n");
@@ -112,7 +122,8 @@ fn every_holder_is_listed() {
     let list = server.tokenpool("get holders hive:default -o json").exits_with(0).json();
     let holder = list[0].as_object().unwrap();
     let fields: BTreeSet<_> = holder.keys().map(String::as_str).collect();
-    let wanted = ["member", "units", "fencing_number", "since", "holder", "execution"];
+    let wanted =
+        ["member", "units", "fencing_number", "since", "lease_left_ms", "holder", "execution"];
     assert_eq!(fields, BTreeSet::from(wanted));
     assert_eq!((&holder["member"], &holder["units"]), (&json!("ex:p:d:e-t"), &json!(3)));
     assert_eq!(holder["execution"], "e");
@@ -130,7 +141,7 @@ fn members_of_other_writers_are_listed_and_cannot_command_the_terminal() {
     let server = server_with_pool(5);
     server.ask::<u64>("SADD redisresourcemanager:hive:default \u{1b}[31mred");
     let list = server.tokenpool("get holders hive:default -o json").exits_with(0).json();
-    let unknown = json!({"member": "\u{1b}[31mred", "units": null, "fencing_number": null, "since": null, "holder": null, "execution": null});
+    let unknown = json!({"member": "\u{1b}[31mred", "units": null, "fencing_number": null, "since": null, "lease_left_ms": null, "holder": null, "execution": null});
     assert_eq!(list, json!([unknown]));
     for command in ["get holders", "check"] {
         let run = server.tokenpool(&format!("{command} hive:default"));

@@ -76,9 +76,49 @@ fn bad_values_are_named_with_field_and_rule_and_leave_redis_untouched() {
             &format!("invalid token \"{long}\": must not be longer than 255 bytes, is 256"),
         ),
         (
-            "release hive:default --member t",
-            "invalid member \"t\": must be ex:<project>:<domain>:<execution>-<token>",
+            &format!("allocate hive:default t {of} --lease 99ms"),
+            "invalid lease \"99ms\": must be between 100ms and 7days",
         ),
+        (
+            &format!("allocate hive:default t {of} --lease 8days"),
+            "invalid lease \"8days\": must be between 100ms and 7days",
+        ),
+        (
+            &format!("allocate hive:default t {of} --wait=0s"),
+            "--wait: invalid time limit \"0s\": must be longer than 0; allocate does not wait at all",
+        ),
+        (
+            &format!("allocate hive:default t {of} --wait --priority 10"),
+            "invalid priority \"10\": must be between 0 and 9",
+        ),
+        (
+            &format!("allocate hive:default t {of} --wait --priority -1"),
+            "invalid priority \"-1\": must be between 0 and 9",
+        ),
+        (
+            &format!("renew hive:default t {of} --lease 99ms"),
+            "invalid lease \"99ms\": must be between 100ms and 7days",
+        ),
+        (
+            &format!("release hive:default t {of} --force --reason r --operator {long}"),
+            &format!("invalid operator \"{long}\": must not be longer than 255 bytes, is 256"),
+        ),
+        (
+            &format!("explain hive:default {long} {of}"),
+            &format!("invalid token \"{long}\": must not be longer than 255 bytes, is 256"),
+        ),
+        ("get tickets hive", "invalid resource namespace \"hive\": must be <plugin>:<name>"),
+        ("get revocations hive", "invalid resource namespace \"hive\": must be <plugin>:<name>"),
+        ("exec hive -- true", "invalid resource namespace \"hive\": must be <plugin>:<name>"),
+        (
+            "exec hive:default --lease 99ms -- true",
+            "invalid lease \"99ms\": must be between 100ms and 7days",
+        ),
+        (
+            "exec hive:default --units 0 -- true",
+            "invalid units \"0\": must be between 1 and 4294967295",
+        ),
+        ("exec hive:default -p a:b -- true", "invalid project \"a:b\": must not contain ':'"),
         (
             "replay log --quota 0",
             "--quota: invalid quota \"0\": must be between 1 and resourceMaxQuota, which is 4294967295",
@@ -97,6 +137,10 @@ fn bad_values_are_named_with_field_and_rule_and_leave_redis_untouched() {
     }
     let mut empty = server.command("create pool --quota 1");
     run(empty.arg("")).fails_with(2, "invalid resource namespace \"\": must be <plugin>:<name>");
+    let mut empty = server.command("release hive:default --force --reason r --member");
+    run(empty.arg("")).fails_with(2, "--member: must not be empty");
+    let mut empty = server.command("release hive:default --force --member t --reason");
+    run(empty.arg("")).fails_with(2, "invalid reason \"\": must not be empty");
     server.is_empty();
 }
 
@@ -118,6 +162,21 @@ fn wrong_usage_has_status_2_and_leaves_redis_untouched() {
         "release hive:default t --project p --domain d",
         "release hive:default t --project p --domain d --execution e --member ex:p:d:e-t",
         "release hive:default --member ex:p:d:e-t --project p",
+        "release hive:default --member ex:p:d:e-t",
+        "release hive:default --member ex:p:d:e-t --force",
+        "release hive:default --member ex:p:d:e-t --reason r",
+        "release hive:default t --project p --domain d --execution e --operator o",
+        "allocate hive:default t --project p --domain d --execution e --priority 1",
+        "allocate hive:default t --project p --domain d --execution e --lease soon",
+        "allocate hive:default t --project p --domain d --execution e --wait=soon",
+        "renew hive:default t --project p --domain d --execution e",
+        "renew hive:default --project p --domain d --execution e --lease 1s",
+        "explain hive:default --project p --domain d --execution e",
+        "exec hive:default",
+        "exec hive:default true",
+        "exec hive:default --keep-running --grace 1s -- true",
+        "get revocations hive:default --last 0",
+        "replay log --order lifo",
         "get pools -o yaml",
         "completions sh",
         "replay",
@@ -138,6 +197,7 @@ fn help_and_completions_need_nothing() {
         "-h",
         "--version",
         "replay --help",
+        "exec --help",
         "create pool --help",
         "completions bash",
         "completions zsh",

@@ -4,11 +4,17 @@
 
 mod audit;
 mod claims;
+#[cfg(unix)]
+mod exec;
+mod explain;
 mod input;
+mod operators;
 mod pools;
 mod program;
+mod renew;
 mod replay;
 mod secrets;
 #[allow(dead_code, reason = "the library's tests use all of it")]
 #[path = "../../tests/support/server.rs"]
 mod server;
+mod waiting;

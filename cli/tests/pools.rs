@@ -9,10 +9,12 @@ fn a_pool_is_created_shown_pinned_unpinned_and_deleted() {
     let server = Server::start();
     let json =
         |arguments: &str| server.tokenpool(&format!("{arguments} -o json")).exits_with(0).json();
-    let quota = |quota, pinned: Option<u64>| json!({"namespace": "hive:default", "quota": quota, "registered": 5, "pinned": pinned});
+    let quota = |quota, pinned: Option<u64>| json!({"namespace": "hive:default", "quota": quota, "registered": 5, "pinned": pinned, "order": "fifo", "weights": []});
     assert_eq!(json("create pool hive:default --quota 5"), quota(5, None));
     assert_eq!(json("update pool hive:default --quota 2"), quota(2, Some(2)));
     let mut row = quota(2, Some(2));
+    row.as_object_mut().unwrap().remove("weights");
+    row["tickets"] = json!(0);
     row["in_use"] = json!(0);
     row["holders"] = json!(0);
     assert_eq!(json("get pools"), json!([row]));
@@ -20,6 +22,7 @@ fn a_pool_is_created_shown_pinned_unpinned_and_deleted() {
     let fields = pool.as_object_mut().unwrap();
     assert!(fields.remove("next_fencing_number").unwrap().is_u64());
     assert_eq!(fields.remove("scopes"), Some(json!([])));
+    assert_eq!(fields.remove("weights"), Some(json!([])));
     assert_eq!(pool, row);
     assert_eq!(json("update pool hive:default --unpin"), quota(5, None));
     assert_eq!(
@@ -45,9 +48,9 @@ fn people_get_tables() {
     text("create pool presto:a:b --quota 1000");
     assert_eq!(
         text("get pools"),
-        "NAMESPACE     QUOTA  IN USE  HOLDERS  PINNED\n\
-         hive:default  2      3       1        yes, registered 5\n\
-         presto:a:b    1000   0       0        no\n"
+        "NAMESPACE     QUOTA  IN USE  HOLDERS  WAITING  ORDER  PINNED\n\
+         hive:default  2      3       1        0        fifo   yes, registered 5\n\
+         presto:a:b    1000   0       0        0        fifo   no\n"
     );
     let pool = text("get pool hive:default");
     let scopes = "PROJECT  DOMAIN  IN USE\np        (all)   3\np        d       3\n";
@@ -105,7 +108,17 @@ fn an_unknown_pool_is_wrong_input_for_every_command() {
         "delete pool hive:default --force",
         "allocate hive:default t --project p --domain d --execution e",
         "release hive:default t --project p --domain d --execution e",
-        "release hive:default --member ex:p:d:e-t",
+        "release hive:default --member ex:p:d:e-t --force --reason r",
+        "release hive:default t --project p --domain d --execution e --force --reason r",
+        "update pool hive:default --order fair",
+        "update pool hive:default --quota 1 --order fair --weight p=2",
+        "get tickets hive:default",
+        "get revocations hive:default",
+        "renew hive:default t --project p --domain d --execution e --lease 10s",
+        "explain hive:default t --project p --domain d --execution e",
+        "allocate hive:default t --project p --domain d --execution e --lease 10s --wait",
+        "exec hive:default -- true",
+        "exec hive:default --wait -- true",
         "check hive:default",
         "repair hive:default",
     ] {
@@ -140,4 +153,64 @@ fn a_damaged_pool_hides_no_other() {
         "error: hive:bad: key \"{redisresourcemanager:hive:bad}:usage\" holds a string where this library keeps a hash\n"
     );
     assert_eq!(server.ask::<String>("GET {redisresourcemanager:hive:bad}:usage"), "somebody's");
+}
+
+#[test]
+fn order_and_weights_are_changed_and_shown() {
+    let server = Server::start();
+    server.tokenpool("create pool hive:default --quota 5").exits_with(0);
+    let update = |options: &str| server.tokenpool(&format!("update pool hive:default {options}"));
+    let fair = update("--order fair --weight p=3 --weight q=2").exits_with(0);
+    let text = "updated hive:default: quota 5, order fair, weight of p 3, weight of q 2\n";
+    assert_eq!(fair.stdout, text);
+    let weights = json!([{"project": "p", "weight": 1}, {"project": "q", "weight": 2}]);
+    let all = update("--quota 4 --order priority --weight p=1 -o json").exits_with(0).json();
+    assert_eq!(
+        all,
+        json!({
+            "namespace": "hive:default", "quota": 4, "registered": 5, "pinned": 4,
+            "order": "priority", "weights": weights,
+        })
+    );
+    let pool = server.tokenpool("get pool hive:default -o json").exits_with(0).json();
+    assert_eq!((&pool["order"], &pool["weights"]), (&json!("priority"), &weights));
+    let pool = server.tokenpool("get pool hive:default").exits_with(0).stdout;
+    assert!(pool.contains("order                priority\n"), "{pool}");
+    assert!(pool.contains("PROJECT  WEIGHT\np        1\nq        2\n"), "{pool}");
+}
+
+#[test]
+fn a_wrong_order_or_weight_changes_nothing() {
+    let server = Server::start();
+    server.tokenpool("create pool hive:default --quota 5").exits_with(0);
+    let pool = || server.tokenpool("get pool hive:default -o json").exits_with(0).json();
+    let before = pool();
+    for (options, error) in [
+        ("--weight p", "--weight: invalid weight \"p\": must be <project>=<number>"),
+        ("--weight p=x", "--weight: invalid weight \"p=x\": must end in a whole number"),
+        ("--weight p=0", "--weight: invalid weight \"0\": must be between 1 and 1000000"),
+        ("--weight p=-1", "--weight: invalid weight \"-1\": must be between 1 and 1000000"),
+        (
+            "--weight p=1 --weight p=2",
+            "--weight: invalid weight \"p=2\": the project has a weight already",
+        ),
+        ("--weight =1", "invalid project \"\": must not be empty"),
+        ("--quota 3 --weight a:b=1", "invalid project \"a:b\": must not contain ':'"),
+        (
+            "--order fair --quota 0",
+            "invalid quota \"0\": must be between 1 and resourceMaxQuota, which is 1000",
+        ),
+    ] {
+        server
+            .tokenpool(
+                &format!("update pool hive:default --order fair {options}")
+                    .replace("--order fair --order fair", "--order fair"),
+            )
+            .fails_with(2, error);
+        assert_eq!(pool(), before, "{options}");
+    }
+    let run = server.tokenpool("update pool hive:default --order lifo").exits_with(2);
+    assert!(run.stderr.contains("'lifo' for '--order <ORDER>'"), "{run:?}");
+    assert!(run.stderr.contains("[possible values: fifo, priority, fair]"), "{run:?}");
+    assert_eq!(pool(), before);
 }

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::server::Server;
 
+/// The key of the pool that most tests use.
+pub(crate) const HIVE: &str = "redisresourcemanager:hive:default";
+
 /// How a run of the program ended.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -82,7 +85,38 @@ pub(crate) fn wait(child: Child) -> Run {
     child.wait_with_output().expect("its end can be awaited").into()
 }
 
+/// Sends a signal to a running program.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args([&format!("-{name}"), &id]).status();
+    assert!(sent.expect("kill can be started").success());
+}
+
+/// Waits until something is so.
+pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        std::thread::yield_now();
+    }
+}
+
 impl Server {
+    /// Waits until so many tickets wait for units of `hive:default`.
+    pub(crate) fn until_waiting(&self, tickets: u64) {
+        until(|| self.ask::<u64>(&format!("ZCARD {{{HIVE}}}:queue")) == tickets);
+    }
+
+    /// Waits until so many tokens hold units of `hive:default`.
+    pub(crate) fn until_held(&self, holders: u64) {
+        until(|| self.ask::<u64>(&format!("SCARD {HIVE}")) == holders);
+    }
+
+    /// A server with a pool `hive:default`.
+    pub(crate) fn with_pool(quota: u32) -> Self {
+        let server = Self::start();
+        server.tokenpool(&format!("create pool hive:default --quota {quota}")).exits_with(0);
+        server
+    }
+
     /// The program on this server.
     pub(crate) fn command(&self, arguments: &str) -> Command {
         let mut command = command(arguments);

@@ -4,7 +4,6 @@ mod ledger;
 mod pool;
 mod replica;
 mod simulation;
-mod stop;
 mod summary;
 mod swf;
 
@@ -17,7 +16,6 @@ use self::ledger::{Ledger, Limits};
 use self::pool::ReplayPool;
 use self::replica::{Replica, Run, Tally};
 use self::simulation::Simulation;
-use self::stop::Stop;
 use self::summary::{Summary, Waits};
 use self::swf::{Job, Log};
 use crate::args::{Global, Replay};
@@ -25,6 +23,7 @@ use crate::claims::constraints;
 use crate::connect;
 use crate::error::{Error, Result, Verdict};
 use crate::output::Output;
+use crate::stop::Stop;
 
 pub(crate) use self::swf::LogError;
 
@@ -119,7 +118,8 @@ fn run_name() -> String {
 }
 
 fn not_given_back(run: &Run, pool: &ReplayPool, source: Library) -> Error {
-    Error::NotGivenBack { run: run.name.to_string(), pool: pool.name.clone(), source }
+    let (run, pool) = (run.name.to_string(), pool.name.clone());
+    Error::NotGivenBack { run, pool, source: Box::new(source) }
 }
 
 fn warn_of_too_large(jobs: &[Job]) {

@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 
 use super::ledger::Ledger;
 use super::replica::{Ahead, Phase, Replica, Tally};
-use super::stop::Stop;
 use crate::error::{Error, Result};
+use crate::stop::Stop;
 
 /// Real time between two attempts while only others can give units back.
 const PAUSE: Duration = Duration::from_millis(5);

@@ -56,7 +56,9 @@ fn what_a_killed_replay_held_is_held_consistently_and_can_be_claimed_and_release
         );
         let again = server.tokenpool(&claim).exits_with(0).json();
         assert_eq!(again["fencing_number"], holder["fencing_number"]);
-        server.tokenpool(&format!("release {pool} --member {member}")).exits_with(0);
+        server
+            .tokenpool(&format!("release {pool} --member {member} --force --reason test"))
+            .exits_with(0);
     }
     server.tokenpool(&format!("delete pool {pool}")).exits_with(0);
     server.is_empty();

@@ -6,12 +6,12 @@ use tokio::sync::watch;
 
 /// Tells whether a signal arrived.
 #[derive(Clone, Debug)]
-pub(super) struct Stop(watch::Receiver<Option<u8>>);
+pub(crate) struct Stop(watch::Receiver<Option<u8>>);
 
 impl Stop {
     /// Takes SIGINT and SIGTERM from now on. The second one ends the program at once: whoever sends
     /// it does not want to wait for a server that does not answer.
-    pub(super) fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         let (sender, receiver) = watch::channel(None);
         let mut signals = Signals::new()?;
         tokio::spawn(async move {
@@ -26,8 +26,17 @@ impl Stop {
     }
 
     /// The number of the signal that arrived, if one did.
-    pub(super) fn requested(&self) -> Option<u8> {
+    pub(crate) fn requested(&self) -> Option<u8> {
         *self.0.borrow()
+    }
+
+    /// Waits for a signal and answers its number.
+    pub(crate) async fn wait(&self) -> u8 {
+        let mut receiver = self.0.clone();
+        match receiver.wait_for(Option::is_some).await.map(|signal| *signal) {
+            Ok(Some(signal)) => signal,
+            _ => std::future::pending().await,
+        }
     }
 }
 
