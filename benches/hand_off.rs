@@ -15,11 +15,12 @@ pub(crate) const FIGURE: Figure = Figure {
     name: "hand_off",
     how: "cost as in server_cost of releases that each hand a unit on, in two pools side by side on \
           one server, one with 10 tickets and one with 100 000, in bursts of 320 that alternate over \
-          40 rounds after 4 that do not count, in which projects at their caps lose their turns. The number of tickets stays: each release is followed by the filing of a new \
-          ticket, which goes as EVAL. Who holds, and is to be released, is read from the server \
-          between the bursts. Tickets have all priorities and a channel on which a process listens; \
-          they belong to two projects in turn or, where 999 of 1000 projects stand at their caps, \
-          nine of ten belong to those, and the free project gets the hand-offs.",
+          40 rounds, after 4 in which projects at their caps lose their turns. The number of tickets \
+          stays: each release is followed by the filing of a new ticket, which goes as EVAL. Who \
+          holds, and is to be released, is read from the server between the bursts. Tickets have all \
+          priorities and a channel on which a process listens; they belong to two projects in turn \
+          or, where 999 of 1000 projects stand at their caps, nine of ten belong to those, and the \
+          free project gets the hand-offs.",
     run,
 };
 
