@@ -174,7 +174,12 @@ impl Desk {
                 ResourceConstraintsSpec::NONE,
                 Wait::forever(),
             );
-            let unit = claimed.await?.granted().expect("who waits for ever is granted");
+            let unit = match claimed.await {
+                Ok(acquired) => acquired.granted().expect("who waits for ever is granted"),
+                // A busy machine: it queues up again.
+                Err(error) if error.is_retryable() => continue,
+                Err(error) => return Err(error),
+            };
             let running = now();
             let mut ping = 0;
             let calm = self.calm.load(Ordering::Relaxed);
@@ -185,7 +190,8 @@ impl Desk {
             }
             let fencing_number = unit.fencing_number().map_or(0, |number| number.get());
             let released = now();
-            unit.release().await?;
+            // Without an answer it is tried again, and the next turn tells.
+            let _ = unit.release().await;
             let turn = Turn { fencing_number, running, ping, released };
             self.turns.lock().expect("no task panics").push(turn);
             if calm {
