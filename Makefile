@@ -4,11 +4,16 @@ EXAMPLES = quotas map_task operator fencing
 LOG = examples/data/NASA-iPSC-1993-3.1-cln.swf.gz
 SERVERS = redis-6.2 redis redis-8.2 valkey-9.1
 
-.PHONY: test test-servers model examples replay lint bench bench-quick package
+.PHONY: test chaos test-servers model examples replay lint bench bench-quick package
 
 # Installs redis-server if there is none, and runs every test.
 test:
 	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server cargo test --workspace
+
+# Five minutes of what `make test` does for 20 seconds: processes, faults and a judge. CHAOS_SEED=N repeats a run.
+chaos:
+	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server CHAOS_SECONDS=$${CHAOS_SECONDS:-300} \
+		cargo test --package tokenpool --test chaos
 
 # The tests of the library on every server it is meant for.
 test-servers:

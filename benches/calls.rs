@@ -1,7 +1,10 @@
 //! The calls that the library makes, built here once more so that a load can send them faster than
 //! any client could. `Stage` proves that they are the same.
 
+use std::time::Duration;
+
 use redis::{Cmd, Connection};
+use tokenpool::ExecutionId;
 
 use crate::stage::CAP;
 
@@ -12,8 +15,31 @@ pub(crate) const HOLDER: &str = "flytepropeller-5d8f9c7b6d-x7k2p/1";
 const ALLOCATE: &str = include_str!("../lua/allocate.lua");
 const ALLOCATE_MANY: &str = include_str!("../lua/allocate_many.lua");
 const RELEASE: &str = include_str!("../lua/release.lua");
+const RENEW: &str = include_str!("../lua/renew.lua");
+/// What several scripts share stands for a line of theirs.
+const INCLUDE: &str = "--- include queue.lua\n";
+const QUEUE: &str = include_str!("../lua/shared/queue.lua");
 /// What a script costs at least.
 const NO_OP: &str = "return 1";
+
+/// How long leases and tickets last here: longer than the bench.
+pub(crate) const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+const NONE: &str = "-";
+
+/// What a claim asks for beside one unit under a domain's cap that stops nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) project_cap: i64,
+    pub(crate) leased: bool,
+    /// Priority of its ticket; without one it does not wait.
+    pub(crate) ticket: Option<u64>,
+}
+
+impl Terms {
+    pub(crate) const PLAIN: Self = Self { project_cap: CAP, leased: false, ticket: None };
+    pub(crate) const LEASED: Self = Self { leased: true, ..Self::PLAIN };
+    pub(crate) const WAITING: Self = Self { ticket: Some(0), ..Self::PLAIN };
+}
 
 /// A token and the execution it belongs to.
 #[derive(Clone, Debug)]
@@ -46,7 +72,14 @@ impl Token {
         Self { project: format!("project-{n:05}"), ..self }
     }
 
-    fn member(&self, token: &str) -> String {
+    /// The execution it belongs to, as the library knows it.
+    pub(crate) fn execution(&self) -> ExecutionId {
+        let Self { project, domain, execution, .. } = self;
+        ExecutionId::new(project, domain, execution).expect("the execution's name is good")
+    }
+
+    /// The set's member for another token of the same execution.
+    pub(crate) fn member(&self, token: &str) -> String {
         let Self { project, domain, execution, .. } = self;
         format!("ex:{project}:{domain}:{execution}-{token}")
     }
@@ -55,27 +88,42 @@ impl Token {
 /// Makes the calls on one pool.
 #[derive(Debug)]
 pub(crate) struct Calls {
-    keys: [String; 3],
+    keys: [String; 9],
+    channel: String,
     allocate: String,
     allocate_many: String,
     release: String,
+    renew: String,
     no_op: String,
 }
 
 impl Calls {
-    pub(crate) fn of(pool: &str, connection: &mut Connection) -> Self {
+    /// The calls of a process that listens on a channel.
+    pub(crate) fn of(pool: &str, channel: &str, connection: &mut Connection) -> Self {
         let mut load = |source: &str| -> String {
-            let load = redis::cmd("SCRIPT").arg("LOAD").arg(source).query(connection);
+            let load = redis::cmd("SCRIPT").arg("LOAD").arg(whole(source)).query(connection);
             load.expect("the script compiles")
         };
         let pool = format!("redisresourcemanager:{PLUGIN}:{pool}");
+        let others = ["usage", "grants", "leases", "tickets", "queue", "lines", "turns", "shares"];
+        let mut keys = std::array::from_fn(|_| pool.clone());
+        for (key, name) in keys[1..].iter_mut().zip(others) {
+            *key = format!("{{{pool}}}:{name}");
+        }
         Self {
-            keys: [pool.clone(), format!("{{{pool}}}:usage"), format!("{{{pool}}}:grants")],
+            keys,
+            channel: channel.to_owned(),
             allocate: load(ALLOCATE),
             allocate_many: load(ALLOCATE_MANY),
             release: load(RELEASE),
+            renew: load(RENEW),
             no_op: load(NO_OP),
         }
+    }
+
+    /// The key of the granted members.
+    pub(crate) fn pool(&self) -> &str {
+        &self.keys[0]
     }
 
     /// The key of the pool's counters.
@@ -85,15 +133,35 @@ impl Calls {
 
     /// A claim of one unit under two caps.
     pub(crate) fn allocate(&self, token: &Token) -> Cmd {
+        self.claim(token, Terms::PLAIN)
+    }
+
+    pub(crate) fn claim(&self, token: &Token, terms: Terms) -> Cmd {
         let mut cmd = self.evalsha(&self.allocate);
-        self.add_claim(&mut cmd, token);
+        self.add_claim(&mut cmd, token, terms);
+        cmd
+    }
+
+    /// A claim that `commandstats` counts as EVAL, so that the cost of EVALSHA is that of releases
+    /// alone.
+    pub(crate) fn uncounted_claim(&self, token: &Token, terms: Terms) -> Cmd {
+        let mut cmd = self.eval(ALLOCATE);
+        self.add_claim(&mut cmd, token, terms);
         cmd
     }
 
     /// Nothing, called like a claim.
     pub(crate) fn no_op(&self, token: &Token) -> Cmd {
         let mut cmd = self.evalsha(&self.no_op);
-        self.add_claim(&mut cmd, token);
+        self.add_claim(&mut cmd, token, Terms::LEASED);
+        cmd
+    }
+
+    /// Nothing, called with three keys and eight arguments, as a claim was before there were leases and tickets.
+    pub(crate) fn small_no_op(&self, token: &Token) -> Cmd {
+        let mut cmd = redis::cmd("EVALSHA").arg(&self.no_op).arg(3).arg(&self.keys[..3]).to_owned();
+        cmd.arg(token.member(&token.token)).arg(1);
+        self.add_claimant(&mut cmd, token, CAP);
         cmd
     }
 
@@ -109,7 +177,7 @@ impl Calls {
     /// A release that `commandstats` counts as EVAL, so that the cost of EVALSHA is that of claims
     /// alone.
     pub(crate) fn uncounted_release(&self, token: &Token) -> Cmd {
-        let mut cmd = redis::cmd("EVAL").arg(RELEASE).arg(3).arg(&self.keys).to_owned();
+        let mut cmd = self.eval(RELEASE);
         self.add_release(&mut cmd, token, [token.token.as_str()]);
         cmd
     }
@@ -121,9 +189,9 @@ impl Calls {
         tokens: impl IntoIterator<Item = &'a str>,
     ) -> Cmd {
         let mut cmd = self.evalsha(&self.allocate_many);
-        self.add_claimant(&mut cmd, of);
+        self.add_claimant(&mut cmd, of, CAP);
         for token in tokens {
-            cmd.arg(of.member(token)).arg(1);
+            cmd.arg(of.member(token)).arg(1).arg(NONE);
         }
         cmd
     }
@@ -138,19 +206,40 @@ impl Calls {
         cmd
     }
 
+    /// Renews what many tokens hold.
+    pub(crate) fn renew<'a>(&self, tokens: impl IntoIterator<Item = &'a Token>) -> Cmd {
+        let mut cmd = self.evalsha(&self.renew);
+        for token in tokens {
+            let member = token.member(&token.token);
+            cmd.arg(member).arg(&token.execution).arg(LEASE.as_millis().to_string());
+        }
+        cmd
+    }
+
     fn evalsha(&self, digest: &str) -> Cmd {
-        redis::cmd("EVALSHA").arg(digest).arg(3).arg(&self.keys).to_owned()
+        redis::cmd("EVALSHA").arg(digest).arg(self.keys.len()).arg(&self.keys).to_owned()
     }
 
-    fn add_claim(&self, cmd: &mut Cmd, token: &Token) {
+    fn eval(&self, script: &str) -> Cmd {
+        redis::cmd("EVAL").arg(bare(script)).arg(self.keys.len()).arg(&self.keys).to_owned()
+    }
+
+    fn add_claim(&self, cmd: &mut Cmd, token: &Token, terms: Terms) {
+        let Terms { project_cap, leased, ticket } = terms;
+        let millis = LEASE.as_millis().to_string();
         cmd.arg(token.member(&token.token)).arg(1);
-        self.add_claimant(cmd, token);
+        self.add_claimant(cmd, token, project_cap);
+        cmd.arg(if leased { &millis } else { NONE });
+        match ticket {
+            None => cmd.arg(&[NONE, "0", NONE]),
+            Some(priority) => cmd.arg(&millis).arg(priority).arg(&self.channel),
+        };
     }
 
-    fn add_claimant(&self, cmd: &mut Cmd, token: &Token) {
+    fn add_claimant(&self, cmd: &mut Cmd, token: &Token, project_cap: i64) {
         cmd.arg(&token.execution).arg(HOLDER);
         self.add_scopes(cmd, token);
-        cmd.arg(CAP).arg(CAP);
+        cmd.arg(project_cap).arg(CAP);
     }
 
     fn add_release<'a>(
@@ -169,4 +258,16 @@ impl Calls {
     fn add_scopes(&self, cmd: &mut Cmd, Token { project, domain, .. }: &Token) {
         cmd.arg(format!("p:{project}")).arg(format!("d:{project}:{domain}"));
     }
+}
+
+/// The script as the library loads it.
+fn whole(script: &str) -> String {
+    script.replace(INCLUDE, QUEUE)
+}
+
+/// The script without comments, since EVAL sends it and the server reads it each time.
+fn bare(script: &str) -> String {
+    let whole = whole(script);
+    let lines = whole.lines().map(str::trim_start).filter(|line| !line.starts_with("--"));
+    lines.collect::<Vec<_>>().join("\n")
 }

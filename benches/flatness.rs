@@ -1,12 +1,12 @@
 //! Whether a call costs the same however much the pool holds.
 
-use tokenpool::{PoolName, Quota, QuotaChange};
+use tokenpool::{Quota, QuotaChange};
 
 use crate::Scale;
-use crate::calls::{Calls, PLUGIN, Token};
+use crate::calls::{Calls, Token};
 use crate::load::{FULL, Load, Packed};
 use crate::report::{Bound, Figure, Report, median};
-use crate::stage::{AMPLE, Stage};
+use crate::stage::{AMPLE, Stage, pool_name};
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "flatness",
@@ -64,8 +64,7 @@ impl Pool {
     }
 
     fn measure_refused(&mut self, stage: &mut Stage, load: &mut Load) {
-        let pool: PoolName =
-            format!("{PLUGIN}:{}", self.name).parse().expect("the pool's name is good");
+        let pool = pool_name(&self.name);
         let quota = Quota::new(self.holders as i64, u32::MAX).expect("the quota is good");
         let change = |stage: &Stage, change| {
             let change = stage.backend.change_quota(&pool, change);

@@ -40,12 +40,18 @@ impl Load {
         Self((0..CONNECTIONS).map(|_| server.raw()).collect())
     }
 
+    /// A load whose calls the server runs in their order.
+    pub(crate) fn in_order(server: &Server) -> Self {
+        Self(vec![server.raw()])
+    }
+
     /// Sends all calls, and requires that the answers begin with these words in turn.
     pub(crate) fn run(&mut self, calls: &Packed, answers: &[&str]) {
         let Packed(batches) = calls;
-        for turn in 0..batches.len() + CONNECTIONS {
-            let connection = &mut self.0[turn % CONNECTIONS];
-            let before = turn.checked_sub(CONNECTIONS).and_then(|before| batches.get(before));
+        let connections = self.0.len();
+        for turn in 0..batches.len() + connections {
+            let connection = &mut self.0[turn % connections];
+            let before = turn.checked_sub(connections).and_then(|before| batches.get(before));
             if let Some((_, count)) = before {
                 receive(connection, *count, answers);
             }

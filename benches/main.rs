@@ -17,9 +17,12 @@ mod client;
 mod commands;
 mod cores;
 mod flatness;
+mod hand_off;
+mod keeper;
 mod load;
 mod memory_backend;
 mod memory_use;
+mod monitor;
 mod others;
 mod report;
 #[path = "../tests/support/server.rs"]
@@ -27,6 +30,8 @@ mod report;
 mod server;
 mod server_cost;
 mod stage;
+mod waiters;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -44,9 +49,12 @@ impl Scale {
     }
 }
 
-const FIGURES: [Figure; 7] = [
+const FIGURES: [Figure; 10] = [
     server_cost::FIGURE,
     flatness::FIGURE,
+    hand_off::FIGURE,
+    waiting::FIGURE,
+    keeper::FIGURE,
     commands::FIGURE,
     client::FIGURE,
     batches::FIGURE,
@@ -55,8 +63,15 @@ const FIGURES: [Figure; 7] = [
 ];
 
 fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if let [first, rest @ ..] = &*arguments
+        && first == waiters::OPTION
+    {
+        waiters::run(rest);
+        return ExitCode::SUCCESS;
+    }
     let (options, words): (Vec<_>, Vec<_>) =
-        std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
+        arguments.into_iter().partition(|argument| argument.starts_with("--"));
     let given = |option: &str| options.iter().any(|given| given == option);
     let allowed = ["--bench", "--quick", "--strict", "--print-only"]; // cargo adds the first
     if let Some(unknown) = options.iter().find(|option| !allowed.contains(&option.as_str())) {

@@ -163,9 +163,14 @@ fn short(value: f64) -> String {
 }
 
 /// The middle of the values, which a busy machine disturbs less than their mean.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(values: Vec<f64>) -> f64 {
+    percentile(values, 0.5)
+}
+
+/// The value that this share of the values is below.
+pub(crate) fn percentile(mut values: Vec<f64>, share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values[(values.len() as f64 * share) as usize]
 }
 
 /// Where the figures were taken, a line each.

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use redis::{Connection, InfoDict};
+use redis::{Commands as _, Connection, InfoDict};
 use tokenpool::{
-    Backend, Config, ExecutionId, Holder, Manager, Registrar, ResourceConstraintsSpec,
-    ResourceNamespace, ResourceRegistrar, TaskResourceManager,
+    AllocationToken, Backend, Channel, Claim, Claimant, Config, Holder, Inbox, Lease, Manager,
+    PoolName, Registrar, Renewal, ResourceConstraintsSpec, ResourceRegistrar, TaskResourceManager,
+    TicketRequest,
 };
 use tokio::runtime::Runtime;
 
-use crate::calls::{Calls, HOLDER, PLUGIN, Token};
+use crate::calls::{Calls, HOLDER, LEASE, PLUGIN, Terms, Token};
 use crate::cores;
 use crate::load::Load;
+use crate::monitor::Monitor;
 use crate::server::Server;
 
 /// A quota that nothing here uses up.
@@ -27,6 +29,8 @@ pub(crate) struct Stage {
     pub(crate) manager: Manager,
     pub(crate) admin: Connection,
     pub(crate) server: Server,
+    /// Where the library listens, but nobody takes note of what it hears.
+    channel: Channel,
 }
 
 impl Stage {
@@ -43,11 +47,13 @@ impl Stage {
             for (name, quota) in pools {
                 plugin.register_resource_quota(&name.parse()?, *quota)?;
             }
-            Ok::<_, tokenpool::Error>((backend, registrar.build().await?))
+            let Inbox { channel, .. } = backend.listen().await?;
+            Ok::<_, tokenpool::Error>((backend, registrar.build().await?, channel))
         };
-        let (backend, manager) = runtime.block_on(open).expect("the library opens the server");
+        let (backend, manager, channel) =
+            runtime.block_on(open).expect("the library opens the server");
         let admin = server.raw();
-        let mut stage = Self { runtime, backend, manager, admin, server };
+        let mut stage = Self { runtime, backend, manager, admin, server, channel };
         for (name, _) in pools {
             stage.prove(name);
         }
@@ -56,7 +62,7 @@ impl Stage {
 
     /// The calls of one pool, for a load.
     pub(crate) fn calls(&mut self, pool: &str) -> Calls {
-        Calls::of(pool, &mut self.admin)
+        Calls::of(pool, self.channel.as_str(), &mut self.admin)
     }
 
     /// Clients for a load.
@@ -66,9 +72,8 @@ impl Stage {
 
     /// The library's view for the execution of a token.
     pub(crate) fn view(&self, token: &Token) -> TaskResourceManager {
-        let execution = ExecutionId::new(&token.project, &token.domain, &token.execution);
         let plugin = PLUGIN.parse().expect("the plugin's id is good");
-        self.manager.for_execution(plugin, execution.expect("the execution's name is good"))
+        self.manager.for_execution(plugin, token.execution())
     }
 
     /// What the server spent on each EVALSHA while `run` ran, in microseconds.
@@ -101,60 +106,57 @@ impl Stage {
     fn prove(&mut self, pool: &str) {
         let calls = self.calls(pool);
         let token = Token::nth(u64::MAX);
-        let view = self.view(&token);
-        let namespace: ResourceNamespace = pool.parse().expect("the pool's name is good");
-        let caps = caps();
         let mut monitor = Monitor::start(&self.server);
-        let by_library = async {
-            let tokens: [tokenpool::AllocationToken; 2] =
-                [token.token.parse()?, "another".parse()?];
-            let claims = tokens.clone().map(Into::into);
-            let _ = view.allocate(&namespace, tokens[0].clone(), caps).await?;
-            view.release_many(&namespace, &tokens[..1]).await?;
-            view.allocate_many(&namespace, &claims, caps).await?;
-            view.release_many(&namespace, &tokens).await
-        };
-        self.runtime.block_on(by_library).expect("the library can claim");
-        let sent = monitor.calls(4);
+        let sent = self.runtime.block_on(self.call_each(pool, &token));
+        let sent = monitor.calls(sent.expect("the library can claim"));
         let both = [token.token.as_str(), "another"];
-        for cmd in [
+        let cmds = [
             calls.allocate(&token),
             calls.release(&token),
             calls.allocate_many(&token, both),
             calls.release_many(&token, both),
-        ] {
+            calls.claim(&token, Terms::LEASED),
+            calls.renew([&token]),
+            calls.claim(&token, Terms::WAITING),
+            calls.release(&token),
+        ];
+        for cmd in &cmds {
             let _: redis::Value = cmd.query(&mut self.admin).expect("the call is right");
         }
-        assert_eq!(monitor.calls(4), sent, "a load sends what the library sends");
+        assert_eq!(monitor.calls(cmds.len()), sent, "a load sends what the library sends");
+        // Looking for what ended is part of a call's cost only where leases are held.
+        let due: usize = self.admin.hdel(calls.usage(), "due").expect("the usage is a hash");
+        assert_eq!(due, 1, "a lease was held");
     }
+
+    /// Makes the library send each call, and answers how many they were.
+    async fn call_each(&self, pool: &str, token: &Token) -> tokenpool::Result<usize> {
+        let (backend, holder) = (&self.backend, &Holder::new(HOLDER)?);
+        let (pool, execution) = (&pool_name(pool), &token.execution());
+        let claimant = Claimant { execution, constraints: caps(), holder };
+        let tokens: [AllocationToken; 2] = [token.token.parse()?, "another".parse()?];
+        let [claim, another] = tokens.clone().map(Claim::from);
+        let _ = backend.allocate(pool, claimant, std::slice::from_ref(&claim)).await?;
+        backend.release(pool, execution, &tokens[..1]).await?;
+        backend.allocate(pool, claimant, &[claim.clone(), another]).await?;
+        backend.release(pool, execution, &tokens).await?;
+        let lease = Lease::new(LEASE)?;
+        let _ = backend.allocate(pool, claimant, &[claim.clone().with_lease(lease)]).await?;
+        let renewal = Renewal { execution, token: &tokens[0], lease };
+        let _ = backend.renew(pool, &[renewal]).await?;
+        let ticket = TicketRequest::new(lease).with_channel(self.channel.clone());
+        let _ = backend.wait(pool, claimant, &claim, &ticket).await?;
+        backend.release(pool, execution, &tokens[..1]).await?;
+        Ok(8)
+    }
+}
+
+/// The whole name of a pool of the stage.
+pub(crate) fn pool_name(pool: &str) -> PoolName {
+    format!("{PLUGIN}:{pool}").parse().expect("the pool's name is good")
 }
 
 /// Both caps.
 pub(crate) fn caps() -> ResourceConstraintsSpec {
     ResourceConstraintsSpec::new(Some(CAP), Some(CAP)).expect("the caps are good")
-}
-
-/// Sees the commands that clients send.
-struct Monitor(Connection);
-
-impl Monitor {
-    fn start(server: &Server) -> Self {
-        let mut connection = server.raw();
-        redis::cmd("MONITOR").exec(&mut connection).expect("the server can be monitored");
-        Self(connection)
-    }
-
-    /// The next calls of scripts, without time and address of the client.
-    fn calls(&mut self, count: usize) -> Vec<String> {
-        let lines = std::iter::from_fn(|| match self.0.recv_response() {
-            Ok(redis::Value::SimpleString(line)) => Some(line),
-            other => panic!("{other:?} is not a line of MONITOR"),
-        });
-        let calls = lines.filter_map(|line| {
-            let (client, call) = line.split_once("] ")?;
-            let of_client = !client.ends_with(" lua") && call.starts_with("\"EVALSHA\"");
-            of_client.then(|| call.to_owned())
-        });
-        calls.take(count).collect()
-    }
 }

@@ -42,7 +42,8 @@ if not limit then
 end
 
 local time, added
-if due then
+-- What waits hands units on in any case, and looks at the clock then.
+if due and (ticket == '-' or not queued) then
   time = call('TIME')
   due = time[1] * 1000 + time[2] / 1000 >= due + 0
 end

@@ -58,13 +58,13 @@ if returned ~= 0 then
   if in_domain == returned then call('HDEL', usage, domain) else call('HINCRBY', usage, domain, less) end
 end
 
-if due then
+if due and not queued then
   local time = call('TIME')
   due = time[1] * 1000 + time[2] / 1000 >= due + 0
 end
 if due or queued then
   --- include queue.lua
-  look()
+  local millis = look()
   for i, answer in ipairs(answers) do
     local member = ARGV[i + 3]
     local ticket = answer == 'unheld' and call('HGET', tickets, member)
@@ -74,6 +74,6 @@ if due or queued then
     end
   end
   if returned ~= 0 then open(string.sub(project, 3), string.match(domain, ':([^:]*)$')) end
-  settle()
+  settle(millis)
 end
 return answers

@@ -34,27 +34,32 @@ for i = 1, #ARGV, 3 do members[#members + 1] = ARGV[i] end
 local records, filed = #members > 0 and call('HMGET', grants, unpack(members)), nil
 
 local renewed, soonest = {}, nil
+local last_lease, ends
 for i, member in ipairs(members) do
-  local execution, record, answer = ARGV[3 * i - 1], records[i], 'unheld'
-  local units, fence, held_by
+  local execution, lease, record, answer = ARGV[3 * i - 1], ARGV[3 * i], records[i], 'unheld'
+  local fence, held_by
   if record then
-    units, fence, held_by = string.match(record, '^(%d+) (%d+) %d+ %S+ (.*)$')
+    fence, held_by = string.match(record, '^%d+ (%d+) %d+ %S+ (.*)$')
     answer = 'held ' .. (fence or 0)
   else
     filed = filed or state[3] and call('HMGET', tickets, unpack(members)) or {}
-    if filed[i] then
-      units, held_by = string.match(filed[i], '^(%d+) %d+ %S+ %S+ %d+ %S+ %S+ (.*)$')
+    record = filed[i]
+    if record then
+      held_by = string.match(record, '^%d+ %d+ %S+ %S+ %d+ %S+ %S+ (.*)$')
       answer = 'queued'
     end
   end
   if not held_by then
     if call('SISMEMBER', pool, member) == 1 then answer = 'foreign' end
   elseif held_by ~= execution and held_by ~= '' then
-    answer = 'conflict ' .. units .. ' ' .. held_by
+    answer = 'conflict ' .. string.match(record, '^%d+') .. ' ' .. held_by
   else
-    local ends = millis + ARGV[3 * i]
-    if not soonest or ends < soonest then soonest = ends end
-    renewed[#renewed + 1] = string.format('%.0f', ends)
+    -- As a rule all last equally long, and turning numbers into strings is what costs here.
+    if lease ~= last_lease then
+      last_lease, ends = lease, string.format('%.0f', millis + lease)
+      if not soonest or ends + 0 < soonest + 0 then soonest = ends end
+    end
+    renewed[#renewed + 1] = ends
     renewed[#renewed + 1] = member
   end
   answers[i] = answer
@@ -62,7 +67,7 @@ end
 if soonest then
   -- What has no lease gets none.
   call('ZADD', leases, 'XX', unpack(renewed))
-  if due and soonest < due + 0 then call('HSET', usage, 'due', string.format('%.0f', soonest)) end
+  if due and soonest + 0 < due + 0 then call('HSET', usage, 'due', soonest) end
 end
 if more then answers[#answers + 1] = 'more' end
 return answers

@@ -14,7 +14,8 @@ use crate::name::{AllocationToken, PoolName};
 ///
 /// Dropping the guard releases the units in the background, on a thread of the manager's own, whether or not the caller has
 /// a runtime. If the process ends before that is done, or the server cannot be reached, the lease returns them; without
-/// a lease they stay held until somebody releases the token. [`release`](Self::release) says when it is done.
+/// a lease they stay held until somebody releases the token. [`release`](Self::release) says when it is done. A guard that
+/// [is lost](Self::is_lost) releases nothing when it is dropped, because its token may be held anew.
 #[derive(Debug)]
 #[must_use = "units are released when the guard is dropped"]
 pub struct Allocation {
@@ -41,7 +42,7 @@ impl Allocation {
     /// # Errors
     ///
     /// What the server or the way to it reports. After an error that [is retryable](crate::Error::is_retryable) it is tried
-    /// again in the background until the server answers.
+    /// again in the background until the server answers or the token is claimed again.
     ///
     /// # Cancel safety
     ///
@@ -106,7 +107,9 @@ impl Allocation {
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        if let Some(keeper) = self.keeper.take() {
+        // What is lost may be held again, by another claim of the same token.
+        let lost = self.is_lost();
+        if let Some(keeper) = self.keeper.take().filter(|_| !lost) {
             keeper.release_later(self.held.clone());
         }
     }

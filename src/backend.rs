@@ -131,6 +131,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// Takes away whatever a member holds, or its ticket, whoever claimed it, and writes down who did so and why.
     ///
+    /// A holder with a lease learns of it when that is renewed. A caller that waits asks again, and stands at the end.
+    ///
     /// # Errors
     ///
     /// As [`release`](Self::release).

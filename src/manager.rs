@@ -148,6 +148,7 @@ impl Manager {
         if claims.is_empty() {
             return Ok(Vec::new());
         }
+        self.settled(claims.iter().map(|claim| held(pool, execution, &claim.token))).await;
         let claimant = Claimant { execution, constraints, holder };
         let answers = registered.allocate(pool, claimant, claims).await?;
         for (claim, answer) in claims.iter().zip(&answers) {
@@ -179,6 +180,7 @@ impl Manager {
     ) -> Result<Turn> {
         let Inner { registered, holder, .. } = &*self.0;
         registered.check(pool)?;
+        self.settled(std::iter::once(held(pool, execution, &claim.token))).await;
         let claimant = Claimant { execution, constraints, holder };
         let turn = registered.wait(pool, claimant, claim, ticket).await?;
         if let (Some(lease), Turn::Granted(_)) = (claim.lease, &turn) {
@@ -284,6 +286,8 @@ impl Manager {
     ) -> Result<JointOutcome> {
         let Inner { registered, holder, .. } = &*self.0;
         claims.iter().try_for_each(|joint| registered.check(&joint.pool))?;
+        let held = |Joint { pool, claim, .. }: &Joint| held(pool, execution, &claim.token);
+        self.settled(claims.iter().map(held)).await;
         let constraints = ResourceConstraintsSpec::NONE; // each claim brings its own
         let claimant = Claimant { execution, constraints, holder };
         let outcome = registered.allocate_all(claimant, claims).await?;
@@ -322,6 +326,13 @@ impl Manager {
             keeper.forget(tokens.iter().map(|token| held(pool, execution, token)).collect());
         }
         registered.release(pool, execution, tokens).await
+    }
+
+    /// Waits until what was dropped before cannot give these tokens back any more.
+    async fn settled(&self, tokens: impl Iterator<Item = Held>) {
+        if let Some(keeper) = self.0.keeper.get() {
+            keeper.settled(tokens).await;
+        }
     }
 
     fn request(&self, execution: &ExecutionId, joint: Joint, wait: Wait) -> Result<Request> {

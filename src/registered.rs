@@ -15,12 +15,14 @@ use crate::ticket::{TicketRequest, Turn};
 #[derive(Clone, Debug)]
 pub(crate) struct Registered {
     backend: Arc<dyn Backend>,
-    /// None for a pool that somebody else registers. Grows with the locks that are used.
-    quotas: Arc<RwLock<HashMap<PoolName, Option<Quota>>>>,
+    quotas: Arc<RwLock<Quotas>>,
 }
 
+/// Grows with the locks that are used. None for a pool that somebody else registers.
+type Quotas = HashMap<PoolName, Option<Quota>>;
+
 impl Registered {
-    pub(crate) fn new(backend: Arc<dyn Backend>, quotas: HashMap<PoolName, Option<Quota>>) -> Self {
+    pub(crate) fn new(backend: Arc<dyn Backend>, quotas: Quotas) -> Self {
         Self { backend, quotas: Arc::new(RwLock::new(quotas)) }
     }
 
@@ -44,8 +46,10 @@ impl Registered {
     /// Registers one pool more.
     pub(crate) async fn register(&self, pool: &PoolName, quota: Quota) -> Result<()> {
         self.backend.change_quota(pool, QuotaChange::Register(quota)).await?;
-        let mut quotas = self.quotas.write().unwrap_or_else(PoisonError::into_inner);
-        quotas.insert(pool.clone(), Some(quota));
+        self.quotas
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pool.clone(), Some(quota));
         Ok(())
     }
 
@@ -113,8 +117,9 @@ impl Registered {
     /// Brings back a pool that the backend lost. Any other error stays one.
     async fn revive(&self, error: Error) -> Result<()> {
         let Error::UnknownNamespace { pool } = error else { return Err(error) };
-        let quota = self.entry(&pool).flatten();
-        let Some(quota) = quota else { return Err(Error::UnknownNamespace { pool }) };
+        let Some(Some(quota)) = self.entry(&pool) else {
+            return Err(Error::UnknownNamespace { pool });
+        };
         tracing::warn!(%pool, %quota, "the backend did not know the pool; registering it again");
         self.backend.change_quota(&pool, QuotaChange::Register(quota)).await.map(drop)
     }

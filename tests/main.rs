@@ -3,8 +3,12 @@
 
 /// Checking and repairing a pool while others use it.
 mod audit;
+/// Futures dropped at every point, with answers that are late or lost.
+mod cancellation;
 /// What every backend must do, one test for each case and backend.
 mod conformance;
+/// How long projects wait for each other.
+mod fairness;
 /// What happens when servers, connections and clients fail.
 mod faults;
 /// What the original's Go tests assert about the resource manager.
@@ -13,6 +17,8 @@ mod flyte;
 mod foreign;
 /// Guards, waiting callers, the keeper and locks.
 mod guards;
+/// How few are woken.
+mod herd;
 /// Registration, building and the manager's table.
 mod registration;
 /// Random sequences of operations, Redis against memory.

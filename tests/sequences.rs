@@ -12,7 +12,7 @@ use tokenpool::{
     QuotaChange, Renewal, Result, TicketRecord, TicketRequest, Turn,
 };
 
-use crate::support::server::{Clock, Server};
+use crate::support::clock::{Clock, server_with_clock};
 use crate::support::{
     Fixture, Pool, caps, claim, execution, fixture, lease, member, quota, redis_on, revocation,
     token, weight,
@@ -429,17 +429,37 @@ async fn compare(redis: &Fixture, memory: &Fixture, clock: &Clock, steps: &[Step
     }
 }
 
-#[test]
-fn redis_and_memory_agree_on_random_sequences() {
+/// Many tickets that last, and units that come back one holder at a time: what the order of turns is about.
+fn crowded_step() -> impl Strategy<Value = Step> {
+    let caps = (prop::option::weighted(0.2, 2..5i64), prop::option::weighted(0.2, 2..5i64));
+    let wait = (0..PATHS.len(), (0..TOKENS.len(), 1..3i64), caps, 0..10i64);
+    prop_oneof![
+        8 => wait.prop_map(|(path, (token, units), caps, priority)| Step::Wait {
+            path,
+            claim: (token, units, None),
+            caps,
+            millis: 600_000,
+            priority,
+            told: true,
+        }),
+        5 => (0..9usize).prop_map(|nth| Step::ReleaseHeld { nth }),
+        1 => (prop::option::weighted(0.2, 0..ORDERS.len()), vec((0..PATHS.len(), 1..5i64), 0..3))
+            .prop_map(|(order, weights)| Step::Queue { order, weights }),
+        1 => (2..5i64).prop_map(|units| Step::Change(Change::Register(units))),
+        1 => (1..20_000u64).prop_map(Step::Pass),
+    ]
+}
+
+/// Runs so many sequences, unless PROPTEST_CASES asks for another number.
+fn agree_on(cases: u32, steps: impl Strategy<Value = Vec<Step>>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (server, clock) = Server::start_with_clock();
+    let (server, clock) = server_with_clock();
     let redis = runtime.block_on(redis_on(server));
-    // Longer runs by hand: PROPTEST_CASES=5000.
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let cases = asked.unwrap_or(cases);
     let config = Config { cases, failure_persistence: None, ..Config::default() };
-    let steps = (1..6i64, 0..ORDERS.len(), vec(step(), 20..60));
     TestRunner::new(config)
-        .run(&steps, |(units, order, mut steps)| {
+        .run(&(2..6i64, 0..ORDERS.len(), steps), |(units, order, mut steps)| {
             steps.insert(0, Step::Change(Change::Register(units)));
             steps.insert(1, Step::Queue { order: Some(order), weights: Vec::new() });
             runtime.block_on(async {
@@ -450,4 +470,14 @@ fn redis_and_memory_agree_on_random_sequences() {
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn redis_and_memory_agree_on_random_sequences() {
+    agree_on(150, vec(step(), 20..60));
+}
+
+#[test]
+fn redis_and_memory_agree_on_crowded_pools() {
+    agree_on(60, vec(crowded_step(), 40..100));
 }

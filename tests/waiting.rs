@@ -12,7 +12,7 @@ use tokenpool::{
     Renewal, Renewed, ResourceConstraintsSpec, Result, Revocation, Scope, Turn,
 };
 
-use crate::support::server::{Clock, Server};
+use crate::support::clock::{Clock, server_with_clock};
 use crate::support::{
     FREE, Fixture, Pool, caps, claim, execution, fence, fixture, lease, member, notice, quota,
     redis_on, refusal, revocation, ticket, token, urgent, waiting, weight,
@@ -31,7 +31,7 @@ async fn memory() -> World {
 }
 
 async fn redis() -> World {
-    let (server, clock) = Server::start_with_clock();
+    let (server, clock) = server_with_clock();
     World { fixture: redis_on(server).await, clock }
 }
 
@@ -249,6 +249,9 @@ async fn a_renewed_lease_goes_on(w: World) {
     }
     assert_eq!(pool.lease_left(A, "1").await, Some(Duration::from_secs(1)));
     // A shorter one counts, too.
+    let _ = pool.renew(A, "1", 60_000).await.unwrap();
+    w.pass(5000);
+    pool.nudge().await;
     let _ = pool.renew(A, "1", 200).await.unwrap();
     w.pass(200);
     assert_eq!(pool.renew(A, "1", 1000).await.unwrap(), Renewed::Lost);

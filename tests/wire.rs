@@ -11,10 +11,11 @@ use tokenpool::{
     ResourceRegistrar, TicketRequest,
 };
 
+use crate::support::clock::server_with_clock;
 use crate::support::server::Server;
 use crate::support::{
     FREE, Fixture, Pool, caps, claim, connect, everything, execution, fence, lease, quota,
-    redis_on, refusal, token, waiting, weight,
+    redis_on, refusal, token, urgent, waiting, weight,
 };
 
 const A: &str = "flytesnacks/development/f3ab";
@@ -300,7 +301,7 @@ async fn leases_cost_the_commands_that_the_headers_say() {
 /// What Redis holds, by a clock that stands still.
 #[tokio::test]
 async fn leases_and_tickets_are_kept_as_the_schema_says() {
-    let (server, clock) = Server::start_with_clock();
+    let (server, clock) = server_with_clock();
     let f = redis_on(server).await;
     let pool = f.pool(2).await;
     let mut raw = pool.raw();
@@ -417,6 +418,24 @@ async fn leases_and_tickets_are_kept_as_the_schema_says() {
     clock.advance(Duration::from_millis(1500));
     pool.release("q/d/x y", "w").await;
     assert_eq!(state(), keys(&[("usage", &[&issued(3), "pinned = 3", &number])]));
+}
+
+/// The domain stands in its project's line once, by its first ticket.
+#[tokio::test]
+async fn a_more_urgent_ticket_takes_the_first_ones_place_in_the_line_of_the_project() {
+    let f = redis_on(Server::start()).await;
+    let pool = f.pool(1).await;
+    pool.order(Order::Priority).await;
+    pool.claim(A, "held").await.granted().unwrap();
+    for (name, priority) in [("1", 0), ("2", 5), ("3", 3)] {
+        waiting(pool.wait("p/d/x", name, 1, FREE, &urgent(priority)).await);
+        let lines: Vec<String> = pool.raw().zrange(pool.key_of("lines"), 0, -1).unwrap();
+        let of_project: Vec<_> = lines.iter().filter(|line| line.starts_with("p ")).collect();
+        let rank = |line: &str| line.split(' ').nth(1).map(str::to_owned);
+        let first = lines.iter().find(|line| line.starts_with("p:d ")).unwrap();
+        assert_eq!(of_project.len(), 1, "{lines:?}");
+        assert_eq!(rank(of_project[0]), rank(first));
+    }
 }
 
 /// A number in the pool's counters.

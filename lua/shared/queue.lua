@@ -10,7 +10,7 @@ local UNIT = 1000000
 -- What one level of priority is worth, in microseconds of waiting.
 local LEVEL = 30000000
 
-local order, issued, issue_limit, quota, virtual, now
+local order, issued, issue_limit, quota, virtual, noted, now
 
 local function text(number) return string.format('%.0f', number) end
 
@@ -19,8 +19,9 @@ local function scope_of(member) return string.match(member, '^ex:([^:]*):([^:]*)
 -- Reads the clock and the pool's state; returns the clock in whole milliseconds.
 local function look()
   now = call('TIME')
-  local state = call('HMGET', usage, 'issued', 'issue_limit', 'quota', 'order', 'virtual')
+  local state = call('HMGET', usage, 'issued', 'issue_limit', 'quota', 'order', 'virtual', 'due')
   issued, issue_limit, quota, order, virtual = state[1] + 0, state[2] + 0, state[3] + 0, state[4], (state[5] or 0) + 0
+  noted = state[6]
   return math.floor(now[1] * 1000 + now[2] / 1000)
 end
 
@@ -60,7 +61,9 @@ end
 -- Lets the first ticket of a domain, and its project, be looked at again.
 local function open(project, domain)
   local rank = first(project .. ':' .. domain)
-  if rank then call('ZADD', lines, 0, project .. ' ' .. rank .. ' ' .. domain) end
+  local added = rank and call('ZADD', lines, 0, project .. ' ' .. rank .. ' ' .. domain)
+  -- Nothing changes where the domain was in its place and the project has its turn.
+  if added == 0 and call('ZSCORE', turns, project) then return end
   open_project(project)
 end
 
@@ -179,10 +182,10 @@ local function hand_on(millis)
   return false
 end
 
--- Ends the leases that are over, oldest first, hands units on, and notes when something is due next. Returns the clock in
--- milliseconds, and whether that is all.
-local function settle()
-  local millis = look()
+-- Ends the leases that are over, oldest first, hands units on, and notes when something is due next. Looks at the pool
+-- first, unless the caller did and gives what that returned. Returns the clock in milliseconds, and whether that is all.
+local function settle(looked)
+  local millis = looked or look()
   local ended = call('ZRANGEBYSCORE', leases, '-inf', millis, 'LIMIT', 0, ENDED)
   for _, member in ipairs(ended) do
     local record = call('HGET', grants, member)
@@ -195,13 +198,11 @@ local function settle()
     end
   end
   local done = hand_on(millis) and #ended < ENDED
-  local earliest = done and call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2]
-  if earliest then
-    call('HSET', usage, 'due', earliest)
-  elseif done then
+  local due = not done and '0' or call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2]
+  if not due then
     call('HDEL', usage, 'due')
-  else
-    call('HSET', usage, 'due', '0')
+  elseif due ~= noted then
+    call('HSET', usage, 'due', due)
   end
   return millis, done
 end

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::place::{End, Place};
 use super::renewals::{Entry, Id, Renewals};
+use super::returns::{Returning, Returns};
 use super::{Command, Held, Keeper, Patience, Request, gone};
 use crate::acquire::{Acquired, AcquiredAll};
 use crate::allocation::Allocation;
@@ -32,6 +33,7 @@ pub(super) struct Desk {
     registered: Registered,
     holder: Holder,
     handle: mpsc::WeakUnboundedSender<Command>,
+    returns: Returns,
     /// The same through a connection of its own.
     own: OnceCell<Registered>,
     channel: OnceCell<Channel>,
@@ -47,12 +49,14 @@ impl Desk {
         registered: Registered,
         holder: Holder,
         handle: mpsc::WeakUnboundedSender<Command>,
+        returns: Returns,
         inbox: mpsc::UnboundedReceiver<Command>,
     ) -> io::Result<()> {
         let desk = Arc::new(Self {
             registered,
             holder,
             handle,
+            returns,
             own: OnceCell::new(),
             channel: OnceCell::new(),
             renewals: Mutex::default(),
@@ -90,22 +94,22 @@ impl Desk {
     fn obey(self: &Arc<Self>, command: Command) {
         let desk = Arc::clone(self);
         match command {
-            Command::Acquire(request, reply) => {
+            Command::Acquire(request, claims, reply) => {
                 let work = |cancelled| async move { desk.acquire(&request, &cancelled).await };
-                self.tasks.spawn(deliver(reply, work));
+                self.tasks.spawn(deliver(claims, reply, work));
             }
-            Command::AcquireAll(requests, reply) => {
+            Command::AcquireAll(requests, claims, reply) => {
                 let work = |cancelled| async move { desk.acquire_all(&requests, &cancelled).await };
-                self.tasks.spawn(deliver(reply, work));
+                self.tasks.spawn(deliver(claims, reply, work));
             }
             Command::Keep(held, lease) => self.renewals().keep(*held, lease),
             Command::Forget(held) => {
                 let mut renewals = self.renewals();
                 held.iter().for_each(|held| renewals.remove_grants(held));
             }
-            Command::Release(held, reply) => {
-                self.renewals().remove_grants(&held);
-                self.release_later(*held, reply);
+            Command::Release(returning, reply) => {
+                self.renewals().remove_grants(returning.held());
+                self.give_back(returning, reply);
             }
         }
     }
@@ -199,14 +203,19 @@ impl Desk {
         self.earlier.notify_one();
     }
 
-    fn release_later(
+    fn release_later(self: &Arc<Self>, held: Held) {
+        self.give_back(self.returns.begin(held), None);
+    }
+
+    fn give_back(
         self: &Arc<Self>,
-        held: Held,
+        returning: Returning,
         reply: Option<oneshot::Sender<Result<Released>>>,
     ) {
         let desk = Arc::clone(self);
         self.tasks.spawn(async move {
-            let first = desk.release_once(&held).await;
+            let held = returning.held();
+            let first = desk.release_once(held).await;
             let again = matches!(&first, Err(error) if error.is_retryable());
             if let Err(error) = &first {
                 let (pool, token) = (&held.pool, &held.token);
@@ -217,7 +226,7 @@ impl Desk {
                 let _ = reply.send(first);
             }
             if again {
-                desk.release_until_answered(&held).await;
+                desk.release_until_answered(&returning).await;
             }
         });
     }
@@ -229,7 +238,7 @@ impl Desk {
         Ok(released.first().copied().unwrap_or(Released::NotHeld))
     }
 
-    async fn release_until_answered(&self, held: &Held) {
+    async fn release_until_answered(&self, returning: &Returning) {
         let back_off = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(100))
             .with_max_delay(Duration::from_secs(10))
@@ -237,8 +246,11 @@ impl Desk {
             .with_jitter()
             .build();
         for delay in back_off {
-            sleep(delay).await;
-            match self.release_once(held).await {
+            tokio::select! {
+                () = sleep(delay) => {}
+                () = returning.called_off() => return,
+            }
+            match self.release_once(returning.held()).await {
                 Err(error) if error.is_retryable() => {}
                 _ => return,
             }
@@ -248,7 +260,7 @@ impl Desk {
     /// Releases, and goes on in the background if that gets no answer.
     async fn withdraw(self: &Arc<Self>, held: Held) {
         match self.release_once(&held).await {
-            Err(error) if error.is_retryable() => self.release_later(held, None),
+            Err(error) if error.is_retryable() => self.release_later(held),
             _ => {}
         }
     }
@@ -309,7 +321,7 @@ impl Desk {
             Err(error) => {
                 if error.is_retryable() {
                     for request in requests {
-                        self.release_later(request.held(), None);
+                        self.release_later(request.held());
                     }
                 }
                 return Err(error);
@@ -355,7 +367,7 @@ impl Desk {
         asked: Instant,
     ) -> Result<Allocation> {
         let Some(commands) = self.handle.upgrade() else {
-            self.release_later(held, None);
+            self.release_later(held);
             return Err(gone("acquire"));
         };
         let lost = lease.filter(|_| self.registered.backend().keeps_grants()).map(|lease| {
@@ -363,17 +375,22 @@ impl Desk {
             self.insert(Entry::grant(held.clone(), lease, asked, sender));
             lost
         });
-        Ok(Allocation::new(Keeper { commands }, held, grant, lost))
+        let keeper = Keeper { commands, returns: self.returns.clone() };
+        Ok(Allocation::new(keeper, held, grant, lost))
     }
 }
 
-/// Does work for a reply, and calls it off when nobody waits for that any more.
+/// Does work for a reply, and calls it off when nobody waits for that any more. What the claims have to wait for comes first.
 async fn deliver<T, F>(
+    claims: Vec<Returning>,
     mut reply: oneshot::Sender<Result<T>>,
     work: impl FnOnce(CancellationToken) -> F,
 ) where
     F: Future<Output = Result<T>>,
 {
+    for claim in &claims {
+        claim.settled().await;
+    }
     let cancelled = CancellationToken::new();
     let mut work = std::pin::pin!(work(cancelled.clone()));
     let result = loop {

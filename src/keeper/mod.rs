@@ -6,11 +6,13 @@
 mod desk;
 mod place;
 mod renewals;
+mod returns;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use self::desk::Desk;
+use self::returns::{Returning, Returns};
 use crate::acquire::{Acquired, AcquiredAll};
 use crate::claim::{Joint, Lease, Released};
 use crate::error::{Error, Result};
@@ -25,6 +27,7 @@ const THIS_PROCESS: &str = "a thread of this process";
 #[derive(Clone, Debug)]
 pub(crate) struct Keeper {
     commands: mpsc::UnboundedSender<Command>,
+    returns: Returns,
 }
 
 /// A claim that waits, and for how long.
@@ -55,36 +58,40 @@ pub(crate) struct Held {
 
 #[derive(Debug)]
 enum Command {
-    Acquire(Box<Request>, oneshot::Sender<Result<Acquired>>),
-    AcquireAll(Vec<Request>, oneshot::Sender<Result<AcquiredAll>>),
+    Acquire(Box<Request>, Vec<Returning>, oneshot::Sender<Result<Acquired>>),
+    AcquireAll(Vec<Request>, Vec<Returning>, oneshot::Sender<Result<AcquiredAll>>),
     Keep(Box<Held>, Lease),
     Forget(Vec<Held>),
-    Release(Box<Held>, Option<oneshot::Sender<Result<Released>>>),
+    Release(Returning, Option<oneshot::Sender<Result<Released>>>),
 }
 
 impl Keeper {
     /// Starts a keeper over connections of its own.
     pub(crate) fn start(registered: Registered, holder: Holder) -> Result<Self> {
         let (commands, inbox) = mpsc::unbounded_channel();
-        Desk::open(registered, holder, commands.downgrade(), inbox).map_err(|source| {
+        let returns = Returns::default();
+        let handle = commands.downgrade();
+        Desk::open(registered, holder, handle, returns.clone(), inbox).map_err(|source| {
             Error::Unavailable {
                 operation: "keeper",
                 server: THIS_PROCESS.to_owned(),
                 source: Box::new(source),
             }
         })?;
-        Ok(Self { commands })
+        Ok(Self { commands, returns })
     }
 
     pub(crate) async fn acquire(&self, request: Request) -> Result<Acquired> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Acquire(Box::new(request), reply));
+        let (_waiting, claim) = self.returns.claim(vec![request.held()]);
+        self.send(Command::Acquire(Box::new(request), claim, reply));
         answer.await.unwrap_or_else(|_| Err(gone("acquire")))
     }
 
     pub(crate) async fn acquire_all(&self, requests: Vec<Request>) -> Result<AcquiredAll> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::AcquireAll(requests, reply));
+        let (_waiting, claims) = self.returns.claim(requests.iter().map(Request::held).collect());
+        self.send(Command::AcquireAll(requests, claims, reply));
         answer.await.unwrap_or_else(|_| Err(gone("acquire_all")))
     }
 
@@ -101,13 +108,18 @@ impl Keeper {
     /// Gives back what is held, trying again until the server answers.
     pub(crate) async fn release(&self, held: Held) -> Result<Released> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Release(Box::new(held), Some(reply)));
+        self.send(Command::Release(self.returns.begin(held), Some(reply)));
         answer.await.unwrap_or_else(|_| Err(gone("release")))
     }
 
     /// The same without waiting for the answer.
     pub(crate) fn release_later(&self, held: Held) {
-        self.send(Command::Release(Box::new(held), None));
+        self.send(Command::Release(self.returns.begin(held), None));
+    }
+
+    /// Waits until nothing that was asked for before can give these tokens back any more.
+    pub(crate) async fn settled(&self, tokens: impl Iterator<Item = Held>) {
+        self.returns.settled(tokens).await;
     }
 
     fn send(&self, command: Command) {

@@ -1,6 +1,7 @@
 /*
- * The clock of a server under test: LD_PRELOAD of this makes the wall clock stand still at the microseconds since 1970
- * that the file named by TOKENPOOL_TEST_CLOCK holds, 8 bytes in the machine's order, until they are written anew.
+ * The clock of a server under test: LD_PRELOAD of this makes time stand still at the microseconds since 1970 that the
+ * file named by TOKENPOOL_TEST_CLOCK holds, 8 bytes in the machine's order, until they are written anew. Monotonic clocks
+ * go with it, because Valkey reckons the time of day from one.
  *
  * libfaketime would do the same, but jemalloc, with which Debian links Redis, asks for the time before libfaketime is
  * ready. Nothing here allocates or looks up symbols.
@@ -27,8 +28,8 @@ __attribute__((constructor)) static void open_clock(void) {
 }
 
 int clock_gettime(clockid_t clock, struct timespec *time) {
-  if (!micros || (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE))
-    return (int)syscall(SYS_clock_gettime, clock, time);
+  int is_processor_time = clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID || clock < 0;
+  if (!micros || is_processor_time) return (int)syscall(SYS_clock_gettime, clock, time);
   int64_t now = *micros;
   time->tv_sec = now / 1000000;
   time->tv_nsec = now % 1000000 * 1000;

@@ -1,5 +1,7 @@
 //! What the tests share: servers, and pools that can be reached in several ways.
 
+pub(crate) mod clock;
+pub(crate) mod gate;
 pub(crate) mod server;
 
 use std::collections::BTreeSet;

@@ -1,0 +1,135 @@
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Nanoseconds of the clock that all processes of this machine share.
+pub(crate) fn now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
+}
+
+pub(crate) const MILLI: u64 = 1_000_000;
+
+/// A grant as its holder knows it: pool and fencing number.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Id {
+    pub(crate) pool: String,
+    pub(crate) fence: u64,
+}
+
+/// What a worker writes down, and when. Times are in nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) at: u64,
+    pub(crate) event: Event,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A call said that this is held. The call was made at `asked`, the token was claimed first at `since`; the scopes are
+    /// `<project> <domain>`.
+    Granted { id: Id, since: u64, asked: u64, lease: u64, units: u64, scope: String },
+    /// The server was asked at `asked` and said that this is held for `left` more.
+    Seen { id: Id, asked: u64, left: u64 },
+    /// The server said that this is not held.
+    Gone { id: Id },
+    /// The guard said so.
+    Lost { id: Id },
+    /// The guard did not say so long after the server had.
+    Unnoticed { id: Id },
+    /// A release is about to be asked for, or the guard to be dropped.
+    Returning { id: Id },
+    /// What the fenced store did with a write that was begun at `asked`.
+    Stored { id: Id, asked: u64, accepted: bool },
+    /// Something to be counted.
+    Note(String),
+    /// Something that must not happen.
+    Broken(String),
+}
+
+impl Entry {
+    fn line(&self) -> String {
+        let rest = match &self.event {
+            Event::Granted { id: Id { pool, fence }, since, asked, lease, units, scope } => {
+                format!("granted {pool} {fence} {since} {asked} {lease} {units} {scope}")
+            }
+            Event::Seen { id: Id { pool, fence }, asked, left } => {
+                format!("seen {pool} {fence} {asked} {left}")
+            }
+            Event::Gone { id } => format!("gone {} {}", id.pool, id.fence),
+            Event::Lost { id } => format!("lost {} {}", id.pool, id.fence),
+            Event::Unnoticed { id } => format!("unnoticed {} {}", id.pool, id.fence),
+            Event::Returning { id } => format!("returning {} {}", id.pool, id.fence),
+            Event::Stored { id, asked, accepted } => {
+                format!("stored {} {} {asked} {accepted}", id.pool, id.fence)
+            }
+            Event::Note(word) => format!("note {word}"),
+            Event::Broken(text) => format!("broken {}", text.replace('\n', " ")),
+        };
+        format!("{} {rest}\n", self.at)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut head = line.splitn(3, ' ');
+        let (at, word, rest) = (head.next()?.parse().ok()?, head.next()?, head.next()?);
+        let words: Vec<_> = rest.split(' ').collect();
+        let number = |i: usize| words.get(i)?.parse().ok();
+        let id = || Some(Id { pool: words[0].to_owned(), fence: number(1)? });
+        let event = match word {
+            "granted" => Event::Granted {
+                id: id()?,
+                since: number(2)?,
+                asked: number(3)?,
+                lease: number(4)?,
+                units: number(5)?,
+                scope: words.get(6..8)?.join(" "),
+            },
+            "seen" => Event::Seen { id: id()?, asked: number(2)?, left: number(3)? },
+            "gone" => Event::Gone { id: id()? },
+            "lost" => Event::Lost { id: id()? },
+            "unnoticed" => Event::Unnoticed { id: id()? },
+            "returning" => Event::Returning { id: id()? },
+            "stored" => Event::Stored {
+                id: id()?,
+                asked: number(2)?,
+                accepted: words.get(3)?.parse().ok()?,
+            },
+            "note" => Event::Note(rest.to_owned()),
+            "broken" => Event::Broken(rest.to_owned()),
+            _ => return None,
+        };
+        Some(Self { at, event })
+    }
+}
+
+/// A worker's log. Each entry is one write(2), so that a killed process leaves whole lines.
+#[derive(Clone, Debug)]
+pub(crate) struct Log(Arc<File>);
+
+impl Log {
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        File::options().append(true).create_new(true).open(path).map(|file| Self(Arc::new(file)))
+    }
+
+    pub(crate) fn write(&self, event: Event) {
+        let line = Entry { at: now(), event }.line();
+        (&*self.0).write_all(line.as_bytes()).expect("the log can be written");
+    }
+
+    pub(crate) fn note(&self, word: &str) {
+        self.write(Event::Note(word.to_owned()));
+    }
+}
+
+/// Reads a log. What follows the last line break was not written to its end.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<Entry>> {
+    let text = fs::read_to_string(path)?;
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let parse = |line| {
+        Entry::parse(line).ok_or_else(|| io::Error::other(format!("{}: {line}", path.display())))
+    };
+    whole.lines().map(parse).collect()
+}

@@ -1,0 +1,603 @@
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokenpool::{
+    Acquired, AcquiredAll, Allocation, AllocationToken, Backend, Claim, Config, Cursor,
+    ExecutionId, FencingNumber, Joint, Lease, LockGuard, Manager, Mutex, Outcome, PluginId,
+    PoolName, Priority, Registrar, Renewal, Renewed, ResourceConstraintsSpec, ResourceNamespace,
+    ResourceRegistrar, RwLock, TicketRequest, Turn, Units, Wait,
+};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::events::{Event, Id, Log, now};
+use crate::plan::{CLAIMED, DOMAINS, LEASES, LOCK, MUTEX, PLUGIN, PROJECTS, Plan, WRITER};
+use crate::rng::Rng;
+
+/// Who claims in one process at once.
+const CLAIMANTS: u64 = 6;
+/// The library notices a loss when it renews next; on this machine much later than it should be.
+const NOTICED: Duration = Duration::from_secs(20);
+/// What every execution is called; it is the scopes that matter.
+const EXECUTION: &str = "e";
+
+/// Where a worker finds everything: directory, server, number of the process, seed.
+#[derive(Debug)]
+struct Orders {
+    directory: PathBuf,
+    url: String,
+    process: u64,
+    seed: u64,
+}
+
+/// What the claimants of a process share.
+#[derive(Debug)]
+struct Worker {
+    orders: Orders,
+    log: Log,
+    manager: Manager,
+    backend: Arc<dyn Backend>,
+    mutex: Mutex,
+    rw_lock: RwLock,
+    lock_lease: u64,
+    stop: CancellationToken,
+}
+
+/// Something that is held.
+#[derive(Debug)]
+struct Holding {
+    id: Id,
+    pool: PoolName,
+    lease: u64,
+    held: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    Guard(Allocation),
+    Lock(LockGuard),
+    /// Claimed as engines do that have no guards.
+    Token(Asked),
+}
+
+/// A claim, and when its token was claimed first.
+#[derive(Clone, Debug)]
+struct Asked {
+    plan: &'static Plan,
+    execution: ExecutionId,
+    claim: Claim,
+    lease: u64,
+    since: u64,
+}
+
+pub(crate) fn main(arguments: &[String]) {
+    let [directory, url, process, seed] = arguments else { panic!("{arguments:?}") };
+    let orders = Orders {
+        directory: directory.into(),
+        url: url.clone(),
+        process: process.parse().unwrap(),
+        seed: seed.parse().unwrap(),
+    };
+    let stop = CancellationToken::new();
+    std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            // Ends with the parent, whatever becomes of it.
+            let _ = io::stdin().read_to_end(&mut Vec::new());
+            stop.cancel();
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(run(orders, stop));
+}
+
+async fn run(orders: Orders, stop: CancellationToken) {
+    let log = Log::create(&orders.directory.join(format!("worker-{}.log", orders.process)));
+    let log = log.unwrap();
+    let worker = loop {
+        match Worker::start(&orders, &log, &stop).await {
+            Ok(worker) => break Arc::new(worker),
+            // The server may be down just now.
+            Err(error) if error.is_retryable() && !stop.is_cancelled() => log.note("start failed"),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let claimants: Vec<_> = (0..CLAIMANTS)
+        .map(|number| {
+            let rng = Rng::new(worker.orders.seed, &[worker.orders.process, number]);
+            let name = format!("{}-{number}", worker.orders.process);
+            let worker = Arc::clone(&worker);
+            tokio::spawn(Claimant { worker, name, rng, tokens: 0, last: None }.run())
+        })
+        .collect();
+    for claimant in claimants {
+        if let Err(error) = claimant.await {
+            log.write(Event::Broken(error.to_string()));
+        }
+    }
+}
+
+impl Worker {
+    async fn start(
+        orders: &Orders,
+        log: &Log,
+        stop: &CancellationToken,
+    ) -> tokenpool::Result<Self> {
+        let mut rng = Rng::new(orders.seed, &[orders.process]);
+        let retries = rng.pick(&[0, 0, 3]);
+        let text = format!(
+            "type: redis\nredis: {{url: \"{}\", connectTimeout: 1s, commandTimeout: 1s, maxRetries: {retries}}}",
+            orders.url
+        );
+        let backend = Config::from_yaml(&text)?.open().await?;
+        let registrar = Registrar::new(Arc::clone(&backend));
+        let plugin = registrar.for_plugin(PluginId::new(PLUGIN)?);
+        for plan in &CLAIMED {
+            let quota = plan.quota.try_into().unwrap();
+            plugin.register_resource_quota(&ResourceNamespace::new(plan.name)?, quota)?;
+        }
+        let manager = registrar.build().await?;
+        let lock_lease = *rng.pick(&LEASES);
+        let locks = manager.locks().with_lease(lease(lock_lease));
+        Ok(Self {
+            mutex: locks.mutex(LOCK).await?,
+            rw_lock: locks.rw_lock(LOCK).await?,
+            orders: Orders {
+                directory: orders.directory.clone(),
+                url: orders.url.clone(),
+                ..*orders
+            },
+            log: log.clone(),
+            manager,
+            backend,
+            lock_lease,
+            stop: stop.clone(),
+        })
+    }
+}
+
+fn lease(millis: u64) -> Lease {
+    Lease::new(Duration::from_millis(millis)).unwrap()
+}
+
+impl Plan {
+    fn caps(&self) -> ResourceConstraintsSpec {
+        let cap = |cap: Option<u64>| cap.map(|cap| cap.try_into().unwrap());
+        ResourceConstraintsSpec::new(cap(self.project_cap), cap(self.domain_cap)).unwrap()
+    }
+}
+
+/// One of several in a process, each of which does one thing after the other.
+#[derive(Debug)]
+struct Claimant {
+    worker: Arc<Worker>,
+    name: String,
+    rng: Rng,
+    tokens: u64,
+    last: Option<Asked>,
+}
+
+impl Claimant {
+    async fn run(mut self) {
+        while !self.worker.stop.is_cancelled() {
+            let held = match self.rng.between(0, 10) {
+                0 => self.try_once().await,
+                1..=2 => self.acquire().await,
+                3 => self.acquire_within().await,
+                4 => self.acquire_and_drop().await,
+                5..=6 => self.queue().await,
+                7 => self.acquire_all().await,
+                8..=9 => self.lock().await,
+                _ => self.read_or_write().await,
+            };
+            match held {
+                Ok(held) => self.hold(held).await,
+                Err(error) if error.is_retryable() => self.worker.log.note("error"),
+                Err(error) => self.worker.log.write(Event::Broken(format!("{error:?}"))),
+            }
+        }
+    }
+
+    /// A new claim or, as engines do after a crash or an error, the last one once more.
+    fn claim(&mut self) -> Asked {
+        if let Some(last) = &self.last
+            && self.rng.percent(30)
+        {
+            return last.clone();
+        }
+        let plan = self.rng.pick(&CLAIMED);
+        let asked = self.claim_of(plan);
+        self.last = Some(asked.clone());
+        asked
+    }
+
+    fn claim_of(&mut self, plan: &'static Plan) -> Asked {
+        self.tokens += 1;
+        let token = AllocationToken::new(format!("{}-{}", self.name, self.tokens)).unwrap();
+        let (project, domain) = (self.rng.pick(&PROJECTS), self.rng.pick(&DOMAINS));
+        let length = *self.rng.pick(&LEASES);
+        let units = Units::new(self.rng.between(1, plan.largest).try_into().unwrap()).unwrap();
+        Asked {
+            plan,
+            execution: ExecutionId::new(project, domain, EXECUTION).unwrap(),
+            claim: Claim::new(token, units).with_lease(lease(length)),
+            lease: length,
+            since: now(),
+        }
+    }
+
+    fn wait(&mut self) -> Wait {
+        let priority = self.rng.between(0, 9).try_into().unwrap();
+        Wait::forever().with_priority(Priority::new(priority).unwrap())
+    }
+
+    async fn try_once(&mut self) -> tokenpool::Result<Vec<Holding>> {
+        let (asked, sent) = (self.claim(), now());
+        let Asked { plan, execution, claim, .. } = asked.clone();
+        let manager = &self.worker.manager;
+        if self.rng.percent(50) {
+            let got = manager.try_acquire(&plan.pool(), &execution, claim, plan.caps()).await?;
+            return Ok(self.guarded(&asked, sent, got));
+        }
+        let answers = manager.allocate(&plan.pool(), &execution, &[claim], plan.caps()).await?;
+        match answers.into_iter().next() {
+            Some(Ok(Outcome::Granted(grant))) => {
+                Ok(vec![self.token(asked, sent, grant.fencing_number)])
+            }
+            Some(Err(error)) => Err(error),
+            _ => {
+                self.worker.log.note("refused");
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    async fn acquire(&mut self) -> tokenpool::Result<Vec<Holding>> {
+        let (asked, wait) = (self.claim(), self.wait());
+        self.acquire_as(asked, wait).await
+    }
+
+    async fn acquire_within(&mut self) -> tokenpool::Result<Vec<Holding>> {
+        let priority = self.wait().priority();
+        let wait = Wait::within(self.rng.millis(1, 1_500)).unwrap().with_priority(priority);
+        let asked = self.claim();
+        self.acquire_as(asked, wait).await
+    }
+
+    async fn acquire_as(&self, asked: Asked, wait: Wait) -> tokenpool::Result<Vec<Holding>> {
+        let Asked { plan, execution, claim, .. } = asked.clone();
+        let (pool, sent) = (plan.pool(), now());
+        let acquire = self.worker.manager.acquire(&pool, &execution, claim, plan.caps(), wait);
+        tokio::select! {
+            got = acquire => Ok(self.guarded(&asked, sent, got?)),
+            () = self.worker.stop.cancelled() => Ok(Vec::new()),
+        }
+    }
+
+    async fn acquire_and_drop(&mut self) -> tokenpool::Result<Vec<Holding>> {
+        let (patience, asked, wait) = (self.rng.millis(0, 100), self.claim(), self.wait());
+        match timeout(patience, self.acquire_as(asked, wait)).await {
+            Ok(held) => held,
+            Err(_) => {
+                self.worker.log.note("futures dropped");
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Asks again from time to time, as Flyte's engine does.
+    async fn queue(&mut self) -> tokenpool::Result<Vec<Holding>> {
+        let asked = self.claim();
+        let Asked { plan, execution, claim, .. } = &asked;
+        let ticket = TicketRequest::new(lease(*self.rng.pick(&LEASES)))
+            .with_priority(self.wait().priority());
+        let pool = plan.pool();
+        for _ in 0..self.rng.between(1, 20) {
+            let (manager, sent) = (&self.worker.manager, now());
+            let turn = manager.allocate_or_queue(&pool, execution, claim, plan.caps(), &ticket);
+            match turn.await {
+                Ok(Turn::Granted(grant)) => {
+                    return Ok(vec![self.token(asked, sent, grant.fencing_number)]);
+                }
+                Ok(Turn::Waiting(_)) => self.worker.log.note("tickets seen waiting"),
+                Err(error) if error.is_retryable() => self.worker.log.note("error"),
+                Err(error) => return Err(error),
+            }
+            sleep(self.rng.millis(10, 150)).await;
+        }
+        self.worker.log.note("tickets given up");
+        if self.rng.percent(80) {
+            let tokens = [claim.token.clone()];
+            self.worker.manager.release(&pool, execution, &tokens).await?;
+        }
+        Ok(Vec::new())
+    }
+
+    async fn acquire_all(&mut self) -> tokenpool::Result<Vec<Holding>> {
+        let mut plans: Vec<_> = CLAIMED.iter().collect();
+        self.rng.shuffle(&mut plans);
+        plans.truncate(self.rng.between(2, 3).try_into().unwrap());
+        let (project, domain) = (self.rng.pick(&PROJECTS), self.rng.pick(&DOMAINS));
+        let execution = ExecutionId::new(project, domain, EXECUTION).unwrap();
+        let all: Vec<_> = plans
+            .into_iter()
+            .map(|plan| Asked { execution: execution.clone(), ..self.claim_of(plan) })
+            .collect();
+        let joint = |asked: &Asked| Joint {
+            pool: asked.plan.pool(),
+            claim: asked.claim.clone(),
+            constraints: asked.plan.caps(),
+        };
+        let (claims, sent) = (all.iter().map(joint).collect(), now());
+        let wait = Wait::within(self.rng.millis(50, 3_000)).unwrap();
+        let acquire = self.worker.manager.acquire_all(&execution, claims, wait);
+        let got = match timeout(self.rng.millis(20, 6_000), acquire).await {
+            Ok(got) => got?,
+            Err(_) => {
+                self.worker.log.note("futures of several dropped");
+                return Ok(Vec::new());
+            }
+        };
+        let AcquiredAll::Granted(guards) = got else {
+            self.worker.log.note("several timed out");
+            return Ok(Vec::new());
+        };
+        self.worker.log.note("several at once");
+        let guard = |(asked, guard)| self.guard(asked, sent, guard);
+        Ok(all.iter().zip(guards).map(guard).collect())
+    }
+
+    async fn lock(&mut self) -> tokenpool::Result<Vec<Holding>> {
+        let (mutex, asked) = (self.worker.mutex.clone(), now());
+        let guard = match self.rng.between(0, 3) {
+            0 => mutex.try_lock().await?,
+            1 => mutex.lock_within(self.rng.millis(1, 1_000)).await?,
+            _ => timeout(self.rng.millis(0, 6_000), mutex.lock()).await.ok().transpose()?,
+        };
+        Ok(self.locked(mutex.pool(), asked, 1, guard))
+    }
+
+    async fn read_or_write(&mut self) -> tokenpool::Result<Vec<Holding>> {
+        let (lock, asked) = (self.worker.rw_lock.clone(), now());
+        let (limit, writes) = (self.rng.millis(1, 3_000), self.rng.percent(30));
+        let guard = match writes {
+            true => lock.write_within(limit).await?,
+            false => lock.read_within(limit).await?,
+        };
+        let units = if writes { WRITER } else { 1 };
+        Ok(self.locked(lock.pool(), asked, units, guard))
+    }
+
+    fn guarded(&self, asked: &Asked, sent: u64, got: Acquired) -> Vec<Holding> {
+        match got {
+            Acquired::Granted(guard) => return vec![self.guard(asked, sent, guard)],
+            Acquired::Refused(_) => self.worker.log.note("refused"),
+            Acquired::TimedOut(_) => self.worker.log.note("timed out"),
+        }
+        Vec::new()
+    }
+
+    fn guard(&self, asked: &Asked, sent: u64, guard: Allocation) -> Holding {
+        let (number, pool) = (guard.fencing_number(), asked.plan.pool());
+        self.granted(pool, asked, sent, number, Held::Guard(guard))
+    }
+
+    fn token(&self, asked: Asked, sent: u64, number: Option<FencingNumber>) -> Holding {
+        let pool = asked.plan.pool();
+        self.granted(pool, &asked.clone(), sent, number, Held::Token(asked))
+    }
+
+    fn granted(
+        &self,
+        pool: PoolName,
+        asked: &Asked,
+        sent: u64,
+        number: Option<FencingNumber>,
+        held: Held,
+    ) -> Holding {
+        let id = Id { pool: pool.to_string(), fence: number.unwrap().get() };
+        let scope = format!("{} {}", asked.execution.project(), asked.execution.domain());
+        let (lease, units) = (asked.lease, asked.claim.units.get());
+        let (id_, since) = (id.clone(), asked.since);
+        self.worker.log.write(Event::Granted { id: id_, since, asked: sent, lease, units, scope });
+        Holding { id, pool, lease, held }
+    }
+
+    fn locked(
+        &self,
+        pool: &PoolName,
+        asked: u64,
+        units: u64,
+        guard: Option<LockGuard>,
+    ) -> Vec<Holding> {
+        let Some(guard) = guard else {
+            self.worker.log.note("not locked");
+            return Vec::new();
+        };
+        let id = Id { pool: pool.to_string(), fence: guard.fencing_number().unwrap().get() };
+        let (lease, scope) = (self.worker.lock_lease, "none none".to_owned());
+        let (id_, since) = (id.clone(), asked);
+        self.worker.log.write(Event::Granted { id: id_, since, asked, lease, units, scope });
+        vec![Holding { id, pool: pool.clone(), lease, held: Held::Lock(guard) }]
+    }
+
+    /// Holds for a while, looks whether it does, and gives back.
+    async fn hold(&mut self, mut all: Vec<Holding>) {
+        let longest = all.iter().map(|holding| holding.lease).max().unwrap_or_default();
+        let time = match self.rng.between(0, 9) {
+            0..=4 => self.rng.millis(0, 20),
+            5..=8 => self.rng.millis(20, 300),
+            _ => self.rng.millis(longest, longest * 2),
+        };
+        let end = Instant::now() + time;
+        loop {
+            let mut kept = Vec::new();
+            for holding in all {
+                if self.keeps(&holding).await {
+                    kept.push(holding);
+                }
+            }
+            all = kept;
+            if Instant::now() >= end || all.is_empty() || self.worker.stop.is_cancelled() {
+                break;
+            }
+            sleep(self.rng.millis(5, 200).min(end - Instant::now())).await;
+        }
+        for holding in all {
+            let id = holding.id.clone();
+            self.give_back(holding).await;
+            if id.pool == MUTEX && self.rng.percent(50) {
+                // Arrives when somebody else may have written.
+                sleep(self.rng.millis(1, 500)).await;
+                self.store(&id);
+            }
+        }
+    }
+
+    /// Does something with what is held. Answers whether it still is, as far as is known.
+    async fn keeps(&mut self, holding: &Holding) -> bool {
+        if self.rng.percent(50) {
+            // Careless as clients are: without a look whether the lock is lost.
+            self.store(&holding.id);
+        }
+        if holding.is_lost() {
+            self.worker.log.write(Event::Lost { id: holding.id.clone() });
+            return false;
+        }
+        let found = match (self.rng.between(0, 3), &holding.held) {
+            (0, Held::Guard(guard)) => {
+                self.renewed(holding, guard.execution(), guard.token()).await
+            }
+            (0, Held::Token(asked)) => {
+                self.renewed(holding, &asked.execution, &asked.claim.token).await
+            }
+            (0, Held::Lock(_)) | (1, _) => self.looked_up(holding).await,
+            _ => return true,
+        };
+        match found {
+            Some(false) => {
+                self.worker.log.write(Event::Gone { id: holding.id.clone() });
+                self.expects_loss(holding).await;
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Looks at the pool's holders; none if the server does not answer.
+    async fn looked_up(&self, holding: &Holding) -> Option<bool> {
+        let (asked, mut from) = (now(), Some(Cursor::default()));
+        while let Some(cursor) = from {
+            let page = self.worker.backend.holders(&holding.pool, cursor, 100).await.ok()?;
+            for found in page.holdings {
+                let record = found.record?;
+                if record.fencing_number.get() == holding.id.fence {
+                    let left = found.lease_left?.as_millis().try_into().ok()?;
+                    let id = holding.id.clone();
+                    self.worker.log.write(Event::Seen { id, asked, left });
+                    return Some(true);
+                }
+            }
+            from = page.next;
+        }
+        Some(false)
+    }
+
+    /// Renews beside the keeper.
+    async fn renewed(
+        &self,
+        holding: &Holding,
+        execution: &ExecutionId,
+        token: &AllocationToken,
+    ) -> Option<bool> {
+        let (asked, left) = (now(), holding.lease);
+        let renewal = Renewal { execution, token, lease: lease(left) };
+        let answers = self.worker.backend.renew(&holding.pool, &[renewal]).await.ok()?;
+        match answers.into_iter().next()? {
+            Ok(Renewed::Held(Some(number))) if number.get() == holding.id.fence => {
+                self.worker.log.write(Event::Seen { id: holding.id.clone(), asked, left });
+                Some(true)
+            }
+            Ok(_) => Some(false),
+            Err(error) => {
+                self.worker.log.write(Event::Broken(error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// The server said that it is lost: the guard says so, too.
+    async fn expects_loss(&self, holding: &Holding) {
+        let id = holding.id.clone();
+        let told = match &holding.held {
+            Held::Guard(guard) => timeout(NOTICED, guard.lost()).await,
+            Held::Lock(guard) => timeout(NOTICED, guard.lost()).await,
+            Held::Token(_) => Ok(()),
+        };
+        self.worker.log.write(match told {
+            Ok(()) => Event::Lost { id },
+            Err(_) => Event::Unnoticed { id },
+        });
+    }
+
+    /// Writes to what the mutex protects, which knows the largest number that it has seen.
+    fn store(&self, id: &Id) {
+        if id.pool != MUTEX {
+            return;
+        }
+        let write = || -> io::Result<()> {
+            let path = self.worker.orders.directory.join("store");
+            let mut file =
+                File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+            if file.try_lock().is_err() {
+                return Ok(());
+            }
+            let asked = now();
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            let accepted = text.parse().unwrap_or(0) <= id.fence;
+            if accepted {
+                file.rewind()?;
+                // Numbers have the same length.
+                write!(file, "{}", id.fence)?;
+            }
+            // Before the file is unlocked, so that what is written down is in order.
+            self.worker.log.write(Event::Stored { id: id.clone(), asked, accepted });
+            Ok(())
+        };
+        write().expect("the store can be used");
+    }
+
+    async fn give_back(&mut self, holding: Holding) {
+        let log = &self.worker.log;
+        log.write(Event::Returning { id: holding.id });
+        let drops = self.rng.percent(50);
+        let released = match holding.held {
+            Held::Guard(_) | Held::Lock(_) if drops => return log.note("guards dropped"),
+            Held::Guard(guard) => guard.release().await.map(drop),
+            Held::Lock(guard) => guard.unlock().await,
+            Held::Token(Asked { execution, claim, .. }) => {
+                let manager = &self.worker.manager;
+                manager.release(&holding.pool, &execution, &[claim.token]).await.map(drop)
+            }
+        };
+        match released {
+            Ok(()) => log.note("released"),
+            Err(error) if error.is_retryable() => log.note("release errors"),
+            Err(error) => log.write(Event::Broken(error.to_string())),
+        }
+    }
+}
+
+impl Holding {
+    fn is_lost(&self) -> bool {
+        match &self.held {
+            Held::Guard(guard) => guard.is_lost(),
+            Held::Lock(guard) => guard.is_lost(),
+            Held::Token(_) => false,
+        }
+    }
+}
