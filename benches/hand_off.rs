@@ -19,8 +19,8 @@ pub(crate) const FIGURE: Figure = Figure {
           stays: each release is followed by the filing of a new ticket, which goes as EVAL. Who \
           holds, and is to be released, is read from the server between the bursts. Tickets have all \
           priorities and a channel on which a process listens; they belong to two projects in turn \
-          or, where 999 of 1000 projects stand at their caps, nine of ten belong to those, and the \
-          free project gets the hand-offs.",
+          or, where 999 of 1000 projects stand at their caps, half of them belong to those, \
+          and the free project gets the hand-offs.",
     run,
 };
 
@@ -119,7 +119,7 @@ impl Pool {
 
     /// A claim for one of the first tickets.
     fn file_first(&mut self, n: u64) -> redis::Cmd {
-        if self.shape == Shape::Capped && !n.is_multiple_of(10) {
+        if self.shape == Shape::Capped && !n.is_multiple_of(2) {
             let token = Token::nth(u64::MAX / 2 + n).in_project(1 + n % CAPPED);
             let terms = Terms { project_cap: 1, ticket: Some(n / 2 % 10), ..Terms::WAITING };
             return self.calls.claim(&token, terms);
