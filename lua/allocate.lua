@@ -150,7 +150,7 @@ local function turn()
   end
   local due_next = call('HGET', usage, 'due')
   local wait = due_next and text(math.max(due_next - millis, 0)) or '-'
-  return 'waiting ' .. call('ZRANK', queue, member) + 1 .. ' ' .. wait .. ' '
+  return 'waiting ' .. call('ZRANK', queue, member) + 1 .. ' ' .. text(issued) .. ' ' .. wait .. ' '
     .. (cap_full() or of_pool(issued + units > issue_limit and 'pool ' or 'queue '))
 end
 

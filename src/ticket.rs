@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
-use crate::claim::{Grant, Lease, Refusal, Units};
+use crate::claim::{FencingNumber, Grant, Lease, Refusal, Units};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName, check_part};
@@ -227,6 +227,8 @@ pub struct Ticket {
     pub position: u64,
     /// What stops it.
     pub blocked_by: Refusal,
+    /// Its grant will have this number or a larger one.
+    pub next_fencing_number: FencingNumber,
     /// When something in the pool ends by itself: asking again earlier tells nothing new unless somebody releases. None if no
     /// such moment is known.
     pub retry_after: Option<Duration>,
@@ -255,7 +257,7 @@ pub struct Renewal<'a> {
 #[expect(clippy::exhaustive_enums, reason = "a token is held, waits, or neither")]
 pub enum Renewed {
     /// The token is held. One without a lease got none.
-    Held(Option<crate::claim::FencingNumber>),
+    Held(Option<FencingNumber>),
     /// The token waits.
     Waiting,
     /// The token is neither held nor does it wait: its lease was over, or somebody released it.
@@ -313,12 +315,15 @@ impl Channel {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {
-    /// Units were handed to this ticket; claiming again takes them over.
+    /// Units were handed to this ticket, for as long as it lasts. Claiming again takes them over; what has a lease may be
+    /// renewed instead.
     Granted {
         /// The pool.
         pool: PoolName,
         /// The token.
         member: Member,
+        /// The grant's number.
+        fencing_number: FencingNumber,
     },
     /// The ticket can never run and is gone: the quota is smaller than its units now.
     Gone {

@@ -231,7 +231,10 @@ impl Side {
                 let caps = caps(*project, *domain);
                 match pool.try_wait(PATHS[*path], &asked(claim), caps, &request).await {
                     Ok(Turn::Granted(grant)) => self.grant(0, &grant),
-                    Ok(Turn::Waiting(ticket)) => format!("{ticket:?}"),
+                    Ok(Turn::Waiting(ticket)) => {
+                        let number = ticket.next_fencing_number.get() - self.first[0];
+                        format!("{ticket} from {number} after {:?}", ticket.retry_after)
+                    }
                     Err(error) => error.to_string(),
                 }
             }
@@ -367,13 +370,22 @@ impl Side {
     }
 
     /// What was told since the last call.
-    async fn told(&mut self) -> Vec<Notice> {
+    async fn told(&mut self) -> Vec<String> {
         // A round trip, to a pool that does not exist, over the connection through which the server tells.
         let nowhere = self.pools[0].name.to_string() + "-not";
         let (nowhere, execution) = (PoolName::new(nowhere).unwrap(), execution(PATHS[0]));
         self.pools[0].backend.release(&nowhere, &execution, &[token("t")]).await.unwrap_err();
         let notices = std::iter::from_fn(|| self.inbox.notices.try_recv().ok());
-        notices.filter(|notice| *notice != Notice::Interrupted).collect()
+        let words = |notice| match notice {
+            Notice::Granted { pool, member, fencing_number } => {
+                let at = self.pools.iter().position(|of| of.name == pool).unwrap();
+                let number = fencing_number.get() - self.first[at];
+                Some(format!("granted {pool} {member} {number}"))
+            }
+            Notice::Gone { pool, member } => Some(format!("gone {pool} {member}")),
+            _ => None,
+        };
+        notices.filter_map(words).collect()
     }
 }
 

@@ -458,18 +458,30 @@ async fn a_hand_off_is_told_to_its_waiter_and_to_nobody_else(w: World) {
         };
         waiting(pool.wait(B, name, 1, FREE, &request).await);
     }
-    let granted = |name| Notice::Granted { pool: pool.name.clone(), member: member(B, name) };
+    let granted = |name| format!("granted {}", member(B, name));
     pool.release(A, "1").await;
-    assert_eq!(notice(&mut first).await, granted("2"));
+    let heard = notice(&mut first).await;
+    let Notice::Granted { fencing_number, .. } = &heard else { panic!("{heard:?}") };
+    assert_eq!(*fencing_number, fence(&pool.claim(B, "2").await));
+    assert_eq!(told(heard), granted("2"));
     pool.release(B, "2").await;
     // Its first: it was not told of the other's.
-    assert_eq!(notice(&mut second).await, granted("3"));
+    assert_eq!(told(notice(&mut second).await), granted("3"));
     pool.release(B, "3").await;
     assert!(pool.holds(B, "4").await);
     // What the first hears next is its own again.
     waiting(pool.wait(B, "5", 1, FREE, &ticket().with_channel(first.channel.clone())).await);
     pool.release(B, "4").await;
-    assert_eq!(notice(&mut first).await, granted("5"));
+    assert_eq!(told(notice(&mut first).await), granted("5"));
+}
+
+/// A notice in words, without the grant's number.
+fn told(notice: Notice) -> String {
+    match notice {
+        Notice::Granted { member, .. } => format!("granted {member}"),
+        Notice::Gone { member, .. } => format!("gone {member}"),
+        other => format!("{other:?}"),
+    }
 }
 
 async fn fifo_order_grants_as_they_came(w: World) {
@@ -905,17 +917,16 @@ async fn a_lowered_quota_drops_the_tickets_that_are_larger_when_their_turn_comes
         waiting(pool.wait(path, name, units, FREE, &request).await);
     }
     pool.change_quota(QuotaChange::Pin(quota(2))).await;
-    let gone = |path, name| Notice::Gone { pool: pool.name.clone(), member: member(path, name) };
-    let granted =
-        |path, name| Notice::Granted { pool: pool.name.clone(), member: member(path, name) };
-    assert_eq!(notice(&mut inbox).await, gone(B, "large"));
+    let gone = |path, name| format!("gone {}", member(path, name));
+    let granted = |path, name| format!("granted {}", member(path, name));
+    assert_eq!(told(notice(&mut inbox).await), gone(B, "large"));
     assert_eq!(pool.queue().await, ["next", "larger", "last"]);
     pool.release(A, "held").await;
-    assert_eq!(notice(&mut inbox).await, granted(C, "next"));
-    assert_eq!(notice(&mut inbox).await, gone(B, "larger"));
+    assert_eq!(told(notice(&mut inbox).await), granted(C, "next"));
+    assert_eq!(told(notice(&mut inbox).await), gone(B, "larger"));
     assert_eq!(pool.queue().await, ["last"]);
     pool.release(C, "next").await;
-    assert_eq!(notice(&mut inbox).await, granted(A, "last"));
+    assert_eq!(told(notice(&mut inbox).await), granted(A, "last"));
     pool.assert_clean().await;
 }
 

@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::place::{End, Place};
-use super::renewals::{Entry, Id, Renewals};
+use super::renewals::{Entry, Id, Renewals, Term};
 use super::returns::{Returning, Returns};
 use super::{Command, Held, Keeper, Patience, Request, gone};
 use crate::acquire::{Acquired, AcquiredAll};
 use crate::allocation::Allocation;
-use crate::claim::{Claimant, Grant, JointOutcome, Lease, Released, ResourceConstraintsSpec};
+use crate::claim::{Claimant, Grant, JointOutcome, Released, ResourceConstraintsSpec};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{Holder, PoolName};
@@ -148,9 +148,10 @@ impl Desk {
 
     fn hear(&self, notice: Notice) {
         match notice {
-            Notice::Granted { pool, member } | Notice::Gone { pool, member } => {
-                self.renewals().notify(pool, member);
+            Notice::Granted { pool, member, fencing_number } => {
+                self.renewals().call(pool, member, Some(fencing_number));
             }
+            Notice::Gone { pool, member } => self.renewals().call(pool, member, None),
             Notice::Interrupted => {
                 self.renewals().look_after_tickets();
                 self.earlier.notify_one();
@@ -277,9 +278,9 @@ impl Desk {
         };
         let stood = place.leave();
         match end {
-            Ok(End::Granted(grant, asked)) => self
-                .allocation(request.held(), request.joint.claim.lease, grant, asked)
-                .map(Acquired::Granted),
+            Ok(End::Granted(grant, term)) => {
+                self.allocation(request, grant, term).map(Acquired::Granted)
+            }
             Ok(End::Refused(refusal)) => Ok(Acquired::Refused(refusal)),
             Ok(End::TimedOut(ticket)) => {
                 self.withdraw(request.held()).await;
@@ -312,7 +313,7 @@ impl Desk {
         match self.pools().await?.allocate_all(claimant, &claims).await {
             Ok(JointOutcome::Granted(grants)) => {
                 let allocation = |(request, grant): (&Request, Grant)| {
-                    self.allocation(request.held(), request.joint.claim.lease, grant, asked)
+                    self.allocation(request, grant, request.term(asked))
                 };
                 let all = requests.iter().zip(grants).map(allocation).collect::<Result<_>>()?;
                 return Ok(AcquiredAll::Granted(all));
@@ -361,18 +362,20 @@ impl Desk {
     /// The guard of a grant; its lease is renewed from now on.
     fn allocation(
         self: &Arc<Self>,
-        held: Held,
-        lease: Option<Lease>,
+        request: &Request,
         grant: Grant,
-        asked: Instant,
+        term: Option<Term>,
     ) -> Result<Allocation> {
+        let held = request.held();
         let Some(commands) = self.handle.upgrade() else {
             self.release_later(held);
             return Err(gone("acquire"));
         };
-        let lost = lease.filter(|_| self.registered.backend().keeps_grants()).map(|lease| {
+        let leased = request.joint.claim.lease.zip(term);
+        let lost = leased.filter(|_| self.registered.backend().keeps_grants()).map(|leased| {
+            let (lease, term) = leased;
             let (sender, lost) = watch::channel(false);
-            self.insert(Entry::grant(held.clone(), lease, asked, sender));
+            self.insert(Entry::grant(held.clone(), lease, term, sender));
             lost
         });
         let keeper = Keeper { commands, returns: self.returns.clone() };

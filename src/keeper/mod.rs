@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use self::desk::Desk;
+use self::renewals::{Term, third};
 use self::returns::{Returning, Returns};
 use crate::acquire::{Acquired, AcquiredAll};
 use crate::claim::{Joint, Lease, Released};
@@ -143,6 +144,11 @@ impl Held {
 }
 
 impl Request {
+    /// The time of its lease, granted by a call sent at `asked`.
+    fn term(&self, asked: Instant) -> Option<Term> {
+        self.joint.claim.lease.map(|lease| Term::new(asked, lease, third(lease)))
+    }
+
     fn held(&self) -> Held {
         Held {
             pool: self.joint.pool.clone(),

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
-use super::renewals::{Entry, Id};
+use super::renewals::{Call, Entry, Id, Term};
 use super::{Patience, Request, gone};
-use crate::claim::{Grant, Joint, Lease, Outcome, Refusal};
+use crate::claim::{Claim, FencingNumber, Grant, Joint, Lease, Outcome, Refusal};
 use crate::error::Result;
 use crate::ticket::{Ticket, TicketRequest, Turn};
 
@@ -28,14 +27,14 @@ pub(super) struct Place<'a> {
     request: &'a Request,
     /// Its ticket, as soon as it has one.
     ticket: Option<Id>,
-    notify: Arc<Notify>,
+    call: Arc<Call>,
 }
 
 /// How waiting ends.
 #[derive(Debug)]
 pub(super) enum End {
-    /// Granted; asked for at this moment.
-    Granted(Grant, Instant),
+    /// Granted, for this time if it has a lease.
+    Granted(Grant, Option<Term>),
     Refused(Refusal),
     TimedOut(Ticket),
     Cancelled,
@@ -43,7 +42,7 @@ pub(super) enum End {
 
 impl<'a> Place<'a> {
     pub(super) fn new(desk: &'a Arc<Desk>, request: &'a Request) -> Self {
-        Self { desk, request, ticket: None, notify: Arc::default() }
+        Self { desk, request, ticket: None, call: Arc::default() }
     }
 
     /// Waits until the claim is granted, its time is up, or it is called off.
@@ -52,7 +51,9 @@ impl<'a> Place<'a> {
         loop {
             let asked = Instant::now();
             match self.ask().await {
-                Ok(Turn::Granted(grant)) => return Ok(End::Granted(grant, asked)),
+                Ok(Turn::Granted(grant)) => {
+                    return Ok(End::Granted(grant, self.request.term(asked)));
+                }
                 Ok(Turn::Waiting(ticket)) => {
                     self.stand(asked, &ticket)?;
                     last = Some(ticket);
@@ -62,11 +63,27 @@ impl<'a> Place<'a> {
                 Err(error) => return Err(error),
             }
             tokio::select! {
-                () = self.notify.notified() => {}
+                granted = self.call.next() => {
+                    if let Some(end) = self.take_over(granted, last.as_ref()) {
+                        return Ok(end);
+                    }
+                }
                 () = cancelled.cancelled() => return Ok(End::Cancelled),
                 ticket = self.time_is_up(last.clone()) => return Ok(End::TimedOut(ticket)),
             }
         }
+    }
+
+    /// Takes over what was handed to the ticket without asking again: it is held for as long as the ticket lasts, and its
+    /// lease is renewed at once. None where that is not sure, or where it is to be held without a lease.
+    fn take_over(&self, granted: Option<FencingNumber>, last: Option<&Ticket>) -> Option<End> {
+        let Claim { units, lease, .. } = &self.request.joint.claim;
+        let (number, _) = granted.zip(*lease)?;
+        // A smaller number is of a grant before this ticket, and its notice is late.
+        last.filter(|ticket| ticket.next_fencing_number <= number)?;
+        let now = Instant::now();
+        let ends = self.desk.renewals().ends(self.ticket?).filter(|&ends| now < ends)?;
+        Some(End::Granted(Grant::new(*units, Some(number), false), Some(Term { ends, due: now })))
     }
 
     /// Claims without waiting.
@@ -78,7 +95,7 @@ impl<'a> Place<'a> {
         let claims = std::slice::from_ref(claim);
         let answers = pools.allocate(pool, claimant, claims).await?;
         match answers.into_iter().next() {
-            Some(Ok(Outcome::Granted(grant))) => Ok(End::Granted(grant, asked)),
+            Some(Ok(Outcome::Granted(grant))) => Ok(End::Granted(grant, self.request.term(asked))),
             Some(Ok(Outcome::Refused(refusal))) => Ok(End::Refused(refusal)),
             Some(Err(error)) => Err(error),
             None => Err(gone("allocate")),
@@ -115,10 +132,10 @@ impl<'a> Place<'a> {
         {
             return Ok(());
         }
-        let (held, notify) = (self.request.held(), Arc::clone(&self.notify));
-        let id = self.desk.insert(Entry::ticket(held, lasts()?, RENEWED, asked, notify));
-        self.desk.renewals().renewed(id, asked, interval);
-        self.ticket = Some(id);
+        let (held, lease) = (self.request.held(), lasts()?);
+        let term = Term::new(asked, lease, interval);
+        let entry = Entry::ticket(held, lease, RENEWED, term, Arc::clone(&self.call));
+        self.ticket = Some(self.desk.insert(entry));
         Ok(())
     }
 

@@ -1,14 +1,14 @@
 //! What a process has renewed, and when.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Held;
-use crate::claim::Lease;
+use crate::claim::{FencingNumber, Lease};
 use crate::error::Result;
 use crate::name::{Member, PoolName};
 use crate::ticket::Renewed;
@@ -36,33 +36,67 @@ pub(super) struct Entry {
     held: Held,
     lease: Lease,
     interval: Duration,
-    /// When the renewal was sent that succeeded last: the lease cannot end before its length after this.
-    renewed: Instant,
-    /// When it is looked at next: to be renewed or, while a renewal is under way, because its time is over.
-    due: Instant,
+    term: Term,
     under_way: bool,
     concerns: Concerns,
+}
+
+/// The time that something has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Term {
+    /// It cannot end before: its length after the renewal was sent that succeeded last.
+    pub(super) ends: Instant,
+    /// When it is looked at next: to be renewed or, while a renewal is under way, because its time is over.
+    pub(super) due: Instant,
+}
+
+impl Term {
+    /// What was granted this lease by a call sent at `sent`, and is renewed after `interval`.
+    pub(super) fn new(sent: Instant, lease: Lease, interval: Duration) -> Self {
+        Self { ends: sent + lease.length(), due: sent + interval }
+    }
+}
+
+/// What calls a waiting claim.
+#[derive(Debug, Default)]
+pub(super) struct Call {
+    rung: Notify,
+    granted: Mutex<Option<FencingNumber>>,
+}
+
+impl Call {
+    /// Has the claim ask again.
+    fn ring(&self) {
+        self.rung.notify_one();
+    }
+
+    /// Tells of a grant with this number.
+    fn tell(&self, number: FencingNumber) {
+        *self.granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(number);
+        self.ring();
+    }
+
+    /// Waits for the next call, which may tell the number of a grant.
+    pub(super) async fn next(&self) -> Option<FencingNumber> {
+        self.rung.notified().await;
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Whom it concerns what becomes of an entry.
 #[derive(Debug)]
 enum Concerns {
-    /// A waiting claim, which asks again when it is notified.
-    Ticket(Arc<Notify>),
+    /// A waiting claim.
+    Ticket(Arc<Call>),
     /// A holder, who learns of a lost lease.
     Grant(watch::Sender<bool>),
 }
 
 impl Entry {
     /// A grant's lease, renewed at a third of its length.
-    pub(super) fn grant(
-        held: Held,
-        lease: Lease,
-        renewed: Instant,
-        lost: watch::Sender<bool>,
-    ) -> Self {
-        let interval = lease.length() / 3;
-        Self::new(held, lease, interval, renewed, Concerns::Grant(lost))
+    pub(super) fn grant(held: Held, lease: Lease, term: Term, lost: watch::Sender<bool>) -> Self {
+        let (interval, concerns) = (third(lease), Concerns::Grant(lost));
+        Self { held, lease, interval, term, under_way: false, concerns }
     }
 
     /// A ticket, renewed after this interval.
@@ -70,31 +104,20 @@ impl Entry {
         held: Held,
         lease: Lease,
         interval: Duration,
-        renewed: Instant,
-        notify: Arc<Notify>,
+        term: Term,
+        call: Arc<Call>,
     ) -> Self {
-        Self::new(held, lease, interval, renewed, Concerns::Ticket(notify))
-    }
-
-    fn new(
-        held: Held,
-        lease: Lease,
-        interval: Duration,
-        renewed: Instant,
-        concerns: Concerns,
-    ) -> Self {
-        let due = renewed + interval;
-        Self { held, lease, interval, renewed, due, under_way: false, concerns }
+        Self { held, lease, interval, term, under_way: false, concerns: Concerns::Ticket(call) }
     }
 
     fn is_grant(&self) -> bool {
         matches!(self.concerns, Concerns::Grant(_))
     }
+}
 
-    /// When the lease may be over.
-    fn end(&self) -> Instant {
-        self.renewed + self.lease.length()
-    }
+/// When a lease is renewed.
+pub(super) fn third(lease: Lease) -> Duration {
+    lease.length() / 3
 }
 
 impl Renewals {
@@ -107,14 +130,14 @@ impl Renewals {
         let id = self.next;
         self.next += 1;
         self.by_member.entry(entry.held.key()).or_default().insert(id);
-        self.due.insert((entry.due, id));
+        self.due.insert((entry.term.due, id));
         self.entries.insert(id, entry);
         id
     }
 
     pub(super) fn remove(&mut self, id: Id) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
-        self.due.remove(&(entry.due, id));
+        self.due.remove(&(entry.term.due, id));
         let key = entry.held.key();
         if let Some(ids) = self.by_member.get_mut(&key) {
             ids.remove(&id);
@@ -138,12 +161,13 @@ impl Renewals {
         let known = self.grants(&held);
         for id in &known {
             if let Some(entry) = self.entries.get_mut(id) {
-                (entry.lease, entry.interval) = (lease, lease.length() / 3);
+                (entry.lease, entry.interval) = (lease, third(lease));
             }
-            self.renewed(*id, now, lease.length() / 3);
+            self.renewed(*id, now, third(lease));
         }
         if known.is_empty() {
-            self.insert(Entry::grant(held, lease, now, watch::Sender::new(false)));
+            let term = Term::new(now, lease, third(lease));
+            self.insert(Entry::grant(held, lease, term, watch::Sender::new(false)));
         }
     }
 
@@ -152,7 +176,7 @@ impl Renewals {
     /// Answers whether there is such an entry.
     pub(super) fn renewed(&mut self, id: Id, sent: Instant, interval: Duration) -> bool {
         let Some(entry) = self.entries.get_mut(&id) else { return false };
-        entry.renewed = sent;
+        entry.term.ends = sent + entry.lease.length();
         if !entry.under_way {
             self.reschedule(id, sent + interval);
         }
@@ -168,11 +192,19 @@ impl Renewals {
         self.entries.get(&id).map(|entry| (&entry.held, entry.lease))
     }
 
-    /// Has the waiting claims of a token ask again.
-    pub(super) fn notify(&self, pool: PoolName, member: Member) {
+    /// When an entry may be over.
+    pub(super) fn ends(&self, id: Id) -> Option<Instant> {
+        self.entries.get(&id).map(|entry| entry.term.ends)
+    }
+
+    /// Calls the waiting claims of a token, which was granted with this number or is to be asked for again.
+    pub(super) fn call(&self, pool: PoolName, member: Member, granted: Option<FencingNumber>) {
         for id in self.by_member.get(&(pool, member)).into_iter().flatten() {
-            if let Some(Entry { concerns: Concerns::Ticket(notify), .. }) = self.entries.get(id) {
-                notify.notify_one();
+            if let Some(Entry { concerns: Concerns::Ticket(call), .. }) = self.entries.get(id) {
+                match granted {
+                    Some(number) => call.tell(number),
+                    None => call.ring(),
+                }
             }
         }
     }
@@ -200,7 +232,7 @@ impl Renewals {
                 }
             } else if due <= now + entry.interval / TOGETHER {
                 entry.under_way = true;
-                let end = entry.end().max(now);
+                let end = entry.term.ends.max(now);
                 batches.entry(entry.held.pool.clone()).or_default().push(id);
                 self.reschedule(id, end);
             }
@@ -217,7 +249,7 @@ impl Renewals {
             (Ok(Renewed::Held(_)), Concerns::Grant(_))
             | (Ok(Renewed::Waiting), Concerns::Ticket(_)) => {}
             // Its turn came, and the notice was lost; or it is gone, and is asked for again.
-            (_, Concerns::Ticket(notify)) => notify.notify_one(),
+            (_, Concerns::Ticket(call)) => call.ring(),
             (_, Concerns::Grant(_)) => return self.lose(id),
         }
         self.renewed(id, sent, interval);
@@ -227,7 +259,7 @@ impl Renewals {
     pub(super) fn try_again(&mut self, id: Id) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.under_way = false;
-        let (now, end) = (Instant::now(), entry.end());
+        let (now, end) = (Instant::now(), entry.term.ends);
         if now >= end {
             return self.lose(id);
         }
@@ -239,7 +271,7 @@ impl Renewals {
     pub(super) fn lose(&mut self, id: Id) {
         let Some(entry) = self.remove(id) else { return };
         match &entry.concerns {
-            Concerns::Ticket(notify) => notify.notify_one(),
+            Concerns::Ticket(call) => call.ring(),
             Concerns::Grant(lost) => {
                 let Held { pool, token, .. } = &entry.held;
                 tracing::warn!(%pool, %token, "the lease is lost");
@@ -255,8 +287,8 @@ impl Renewals {
 
     fn reschedule(&mut self, id: Id, due: Instant) {
         if let Some(entry) = self.entries.get_mut(&id) {
-            self.due.remove(&(entry.due, id));
-            entry.due = due;
+            self.due.remove(&(entry.term.due, id));
+            entry.term.due = due;
             self.due.insert((due, id));
         }
     }

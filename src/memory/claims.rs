@@ -330,6 +330,7 @@ impl Pool {
         Ok(Turn::Waiting(Ticket {
             position,
             blocked_by: self.cap_at(asked).unwrap_or_else(|| self.full(limit)),
+            next_fencing_number: FencingNumber::new(self.issued),
             retry_after: self.due.map(left),
         }))
     }

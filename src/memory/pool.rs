@@ -221,8 +221,10 @@ impl Pool {
     /// Grants to the ticket whose turn it is. The grant lasts as long as the ticket would have, unless it is taken over.
     fn hand_over(&mut self, now: Now, member: &Member) {
         let Some(Filed { waiting, .. }) = self.queue.serve(member) else { return };
-        self.grant(now, member.clone(), waiting.units, waiting.holder, waiting.execution);
-        let notice = Notice::Granted { pool: self.name.clone(), member: member.clone() };
+        let Waiting { units, holder, execution, .. } = waiting;
+        let fencing_number = self.grant(now, member.clone(), units, holder, execution);
+        let (pool, member) = (self.name.clone(), member.clone());
+        let notice = Notice::Granted { pool, member, fencing_number };
         self.tell(waiting.channel, notice);
     }
 

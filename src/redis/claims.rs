@@ -1,5 +1,7 @@
 //! Claiming, renewing and releasing: the calls that have to be fast.
 
+use std::time::Duration;
+
 use redis::Value;
 
 use super::connect::Connections;
@@ -68,9 +70,10 @@ impl RemotePool<'_> {
         let answer = self.call(&self.single(claimant, claim, Some(ticket))).await?;
         match decision(execution, claim, &answer)?? {
             Decision::Granted(grant) => Ok(Turn::Granted(grant)),
-            Decision::Waiting { position, retry_after, full } => {
+            Decision::Waiting { position, issued, retry_after, full } => {
                 let blocked_by = refusal(execution, full);
-                Ok(Turn::Waiting(Ticket { position, blocked_by, retry_after }))
+                let next_fencing_number = FencingNumber::new(issued);
+                Ok(Turn::Waiting(Ticket { position, blocked_by, next_fencing_number, retry_after }))
             }
             Decision::Never { limit, size } => Err(Error::NeverGranted {
                 pool: self.name.clone(),
@@ -262,7 +265,7 @@ fn add_lease(call: &mut Call, lease: Option<Lease>) {
 enum Decision {
     Granted(Grant),
     Full(Full),
-    Waiting { position: u64, retry_after: Option<std::time::Duration>, full: Full },
+    Waiting { position: u64, issued: u64, retry_after: Option<Duration>, full: Full },
     Never { limit: What, size: u64 },
 }
 
@@ -274,8 +277,8 @@ fn decision(execution: &ExecutionId, claim: &Claim, answer: &Value) -> Result<Re
         Some(Answer::Granted { fence }) => granted(fence, false),
         Some(Answer::Held { fence }) => granted(fence, true),
         Some(Answer::Full(full)) => Decision::Full(full),
-        Some(Answer::Waiting { position, retry_after, full }) => {
-            Decision::Waiting { position, retry_after, full }
+        Some(Answer::Waiting { position, issued, retry_after, full }) => {
+            Decision::Waiting { position, issued, retry_after, full }
         }
         Some(Answer::Never { limit, size }) => Decision::Never { limit, size },
         Some(Answer::Conflict { units, execution: held_by }) => {

@@ -29,6 +29,7 @@ pub(super) enum Answer {
     Full(Full),
     Waiting {
         position: u64,
+        issued: u64,
         retry_after: Option<Duration>,
         full: Full,
     },
@@ -112,13 +113,15 @@ impl Answer {
             "pool" | "project" | "domain" | "queue" => Full::parse(text).map(Self::Full),
             "waiting" => {
                 let (position, rest) = rest.split_once(' ')?;
+                let (issued, rest) = rest.split_once(' ')?;
                 let (wait, full) = rest.split_once(' ')?;
                 let retry_after = match wait {
                     "-" => None,
                     millis => Some(Duration::from_millis(millis.parse().ok()?)),
                 };
                 let full = Full::parse(full)?;
-                Some(Self::Waiting { position: position.parse().ok()?, retry_after, full })
+                let (position, issued) = (position.parse().ok()?, issued.parse().ok()?);
+                Some(Self::Waiting { position, issued, retry_after, full })
             }
             "never" => {
                 let (limit, size) = rest.split_once(' ')?;
@@ -260,8 +263,10 @@ pub(super) fn parse_notice(text: &str) -> Option<Notice> {
     };
     match case {
         "granted" => {
-            let (pool, member) = target(rest.split_once(' ')?.1)?;
-            Some(Notice::Granted { pool, member })
+            let (number, rest) = rest.split_once(' ')?;
+            let (pool, member) = target(rest)?;
+            let fencing_number = FencingNumber::new(number.parse().ok()?);
+            Some(Notice::Granted { pool, member, fencing_number })
         }
         "gone" => {
             let (pool, member) = target(rest)?;
@@ -285,9 +290,10 @@ mod tests {
                 Some(Answer::Full(Full { limit: What::Pool, in_use: 3, size: 4 })),
             ),
             (
-                "waiting 2 - project 3 3",
+                "waiting 2 1003 - project 3 3",
                 Some(Answer::Waiting {
                     position: 2,
+                    issued: 1003,
                     retry_after: None,
                     full: Full { limit: What::Project, in_use: 3, size: 3 },
                 }),
@@ -303,7 +309,7 @@ mod tests {
             ("granted", None),
             ("granted x", None),
             ("pool 3 4", None),
-            ("waiting 1 5", None),
+            ("waiting 1 1003 5", None),
             ("something else", None),
             ("", None),
         ];
