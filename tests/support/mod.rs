@@ -66,8 +66,12 @@ pub(crate) async fn redis_on(server: Server) -> Fixture {
     fixture(connect(&server.url()).await, Some(Arc::new(server)))
 }
 
+/// The Redis backend, with so much patience that a busy machine does not fail a test.
 pub(crate) async fn connect(url: &str) -> Arc<dyn Backend> {
-    Config::redis_at(url).unwrap().open().await.unwrap()
+    let mut config = Config::redis_at(url).unwrap();
+    config.redis.command_timeout = Duration::from_secs(15);
+    config.redis.connect_timeout = Duration::from_secs(15);
+    config.open().await.unwrap()
 }
 
 /// An execution from `project/domain/name`.
