@@ -107,9 +107,9 @@ impl Desk {
                 let mut renewals = self.renewals();
                 held.iter().for_each(|held| renewals.remove_grants(held));
             }
-            Command::Release(returning, reply) => {
+            Command::Release(returning) => {
                 self.renewals().remove_grants(returning.held());
-                self.give_back(returning, reply);
+                self.give_back(returning);
             }
         }
     }
@@ -205,38 +205,25 @@ impl Desk {
     }
 
     fn release_later(self: &Arc<Self>, held: Held) {
-        self.give_back(self.returns.begin(held), None);
+        self.give_back(self.returns.begin(held));
     }
 
-    fn give_back(
-        self: &Arc<Self>,
-        returning: Returning,
-        reply: Option<oneshot::Sender<Result<Released>>>,
-    ) {
+    fn give_back(self: &Arc<Self>, returning: Returning) {
         let desk = Arc::clone(self);
         self.tasks.spawn(async move {
             let held = returning.held();
-            let first = desk.release_once(held).await;
-            let again = matches!(&first, Err(error) if error.is_retryable());
-            if let Err(error) = &first {
-                let (pool, token) = (&held.pool, &held.token);
+            if let Err(error) = desk.release_once(held).await {
+                let (pool, token, again) = (&held.pool, &held.token, error.is_retryable());
                 tracing::warn!(%pool, %token, %error, again, "not released");
-            }
-            if let Some(reply) = reply {
-                // Whoever does not wait for the answer does not want it.
-                let _ = reply.send(first);
-            }
-            if again {
-                desk.release_until_answered(&returning).await;
+                if again {
+                    desk.release_until_answered(&returning).await;
+                }
             }
         });
     }
 
     async fn release_once(&self, held: &Held) -> Result<Released> {
-        let tokens = std::slice::from_ref(&held.token);
-        let backend = self.pools().await?.backend();
-        let released = backend.release(&held.pool, &held.execution, tokens).await?;
-        Ok(released.first().copied().unwrap_or(Released::NotHeld))
+        held.release(&**self.pools().await?.backend()).await
     }
 
     async fn release_until_answered(&self, returning: &Returning) {
@@ -378,7 +365,8 @@ impl Desk {
             self.insert(Entry::grant(held.clone(), lease, term, sender));
             lost
         });
-        let keeper = Keeper { commands, returns: self.returns.clone() };
+        let (returns, registered) = (self.returns.clone(), self.registered.clone());
+        let keeper = Keeper { commands, returns, registered };
         Ok(Allocation::new(keeper, held, grant, lost))
     }
 }

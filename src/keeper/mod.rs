@@ -15,6 +15,7 @@ use self::desk::Desk;
 use self::renewals::{Term, third};
 use self::returns::{Returning, Returns};
 use crate::acquire::{Acquired, AcquiredAll};
+use crate::backend::Backend;
 use crate::claim::{Joint, Lease, Released};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
@@ -29,6 +30,8 @@ const THIS_PROCESS: &str = "a thread of this process";
 pub(crate) struct Keeper {
     commands: mpsc::UnboundedSender<Command>,
     returns: Returns,
+    /// For what need not wait for the keeper.
+    registered: Registered,
 }
 
 /// A claim that waits, and for how long.
@@ -63,7 +66,7 @@ enum Command {
     AcquireAll(Vec<Request>, Vec<Returning>, oneshot::Sender<Result<AcquiredAll>>),
     Keep(Box<Held>, Lease),
     Forget(Vec<Held>),
-    Release(Returning, Option<oneshot::Sender<Result<Released>>>),
+    Release(Returning),
 }
 
 impl Keeper {
@@ -72,14 +75,15 @@ impl Keeper {
         let (commands, inbox) = mpsc::unbounded_channel();
         let returns = Returns::default();
         let handle = commands.downgrade();
-        Desk::open(registered, holder, handle, returns.clone(), inbox).map_err(|source| {
+        let own = registered.clone();
+        Desk::open(own, holder, handle, returns.clone(), inbox).map_err(|source| {
             Error::Unavailable {
                 operation: "keeper",
                 server: THIS_PROCESS.to_owned(),
                 source: Box::new(source),
             }
         })?;
-        Ok(Self { commands, returns })
+        Ok(Self { commands, returns, registered })
     }
 
     pub(crate) async fn acquire(&self, request: Request) -> Result<Acquired> {
@@ -106,16 +110,23 @@ impl Keeper {
         self.send(Command::Forget(held));
     }
 
-    /// Gives back what is held, trying again until the server answers.
+    /// Gives back what is held; without an answer it is tried again in the background.
+    ///
+    /// Asks from here and not from the keeper's thread, so that whoever waits for the units has them sooner.
     pub(crate) async fn release(&self, held: Held) -> Result<Released> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Release(self.returns.begin(held), Some(reply)));
-        answer.await.unwrap_or_else(|_| Err(gone("release")))
+        self.send(Command::Forget(vec![held.clone()]));
+        let mut unanswered =
+            Unanswered { keeper: self, returning: Some(self.returns.begin(held.clone())) };
+        let released = held.release(&**self.registered.backend()).await;
+        if !matches!(&released, Err(error) if error.is_retryable()) {
+            unanswered.returning = None;
+        }
+        released
     }
 
-    /// The same without waiting for the answer.
+    /// Gives back what is held in the background, trying again until the server answers.
     pub(crate) fn release_later(&self, held: Held) {
-        self.send(Command::Release(self.returns.begin(held), None));
+        self.send(Command::Release(self.returns.begin(held)));
     }
 
     /// Waits until nothing that was asked for before can give these tokens back any more.
@@ -129,6 +140,20 @@ impl Keeper {
     }
 }
 
+/// A release that the keeper goes on with if this is dropped before it is answered.
+struct Unanswered<'a> {
+    keeper: &'a Keeper,
+    returning: Option<Returning>,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(returning) = self.returning.take() {
+            self.keeper.send(Command::Release(returning));
+        }
+    }
+}
+
 fn gone(operation: &'static str) -> Error {
     Error::Unavailable {
         operation,
@@ -138,6 +163,12 @@ fn gone(operation: &'static str) -> Error {
 }
 
 impl Held {
+    async fn release(&self, backend: &dyn Backend) -> Result<Released> {
+        let tokens = std::slice::from_ref(&self.token);
+        let released = backend.release(&self.pool, &self.execution, tokens).await?;
+        Ok(released.first().copied().unwrap_or(Released::NotHeld))
+    }
+
     fn key(&self) -> (PoolName, Member) {
         (self.pool.clone(), Member::new(&self.execution, &self.token))
     }

@@ -19,6 +19,8 @@ const LASTS: Duration = Duration::from_secs(10);
 const RENEWED: Duration = Duration::from_secs(2);
 /// But not more often than this, whatever ends in the pool.
 const SOONEST: Duration = Duration::from_millis(50);
+/// How soon the lease of what was handed over is renewed: not before the caller runs.
+const TAKEN_OVER: Duration = Duration::from_millis(10);
 
 /// The place of a waiting claim.
 #[derive(Debug)]
@@ -75,7 +77,7 @@ impl<'a> Place<'a> {
     }
 
     /// Takes over what was handed to the ticket without asking again: it is held for as long as the ticket lasts, and its
-    /// lease is renewed at once. None where that is not sure, or where it is to be held without a lease.
+    /// lease is renewed soon. None where that is not sure, or where it is to be held without a lease.
     fn take_over(&self, granted: Option<FencingNumber>, last: Option<&Ticket>) -> Option<End> {
         let Claim { units, lease, .. } = &self.request.joint.claim;
         let (number, _) = granted.zip(*lease)?;
@@ -83,7 +85,8 @@ impl<'a> Place<'a> {
         last.filter(|ticket| ticket.next_fencing_number <= number)?;
         let now = Instant::now();
         let ends = self.desk.renewals().ends(self.ticket?).filter(|&ends| now < ends)?;
-        Some(End::Granted(Grant::new(*units, Some(number), false), Some(Term { ends, due: now })))
+        let term = Term { ends, due: now + TAKEN_OVER };
+        Some(End::Granted(Grant::new(*units, Some(number), false), Some(term)))
     }
 
     /// Claims without waiting.
