@@ -331,7 +331,7 @@ impl Manager {
     /// Waits until what was dropped before cannot give these tokens back any more.
     async fn settled(&self, tokens: impl Iterator<Item = Held>) {
         if let Some(keeper) = self.0.keeper.get() {
-            keeper.settled(tokens).await;
+            Box::pin(keeper.settled(tokens)).await;
         }
     }
 

@@ -1,6 +1,6 @@
 //! The pools of a manager, brought back where the backend lost them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::backend::Backend;
@@ -19,7 +19,7 @@ pub(crate) struct Registered {
 }
 
 /// Grows with the locks that are used. None for a pool that somebody else registers.
-type Quotas = HashMap<PoolName, Option<Quota>>;
+type Quotas = BTreeMap<PoolName, Option<Quota>>;
 
 impl Registered {
     pub(crate) fn new(backend: Arc<dyn Backend>, quotas: Quotas) -> Self {
@@ -61,7 +61,7 @@ impl Registered {
     ) -> Result<Vec<Result<Outcome>>> {
         match self.backend.allocate(pool, claimant, claims).await {
             Err(error) => {
-                self.revive(error).await?;
+                Box::pin(self.revive(error)).await?;
                 self.backend.allocate(pool, claimant, claims).await
             }
             answers => answers,
@@ -77,7 +77,7 @@ impl Registered {
     ) -> Result<Turn> {
         match self.backend.wait(pool, claimant, claim, ticket).await {
             Err(error) => {
-                self.revive(error).await?;
+                Box::pin(self.revive(error)).await?;
                 self.backend.wait(pool, claimant, claim, ticket).await
             }
             turn => turn,
@@ -92,7 +92,7 @@ impl Registered {
         // One pool may be found lost after the other.
         for _ in claims {
             match self.backend.allocate_all(claimant, claims).await {
-                Err(error) => self.revive(error).await?,
+                Err(error) => Box::pin(self.revive(error)).await?,
                 outcome => return outcome,
             }
         }
@@ -107,7 +107,7 @@ impl Registered {
     ) -> Result<Vec<Released>> {
         match self.backend.release(pool, execution, tokens).await {
             Err(error) => {
-                self.revive(error).await?;
+                Box::pin(self.revive(error)).await?;
                 self.backend.release(pool, execution, tokens).await
             }
             released => released,

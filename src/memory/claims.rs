@@ -33,6 +33,10 @@ impl<'a> Asked<'a> {
         self.claimant.execution.name()
     }
 
+    fn holder(&self) -> &'a str {
+        self.claimant.holder.as_str()
+    }
+
     fn granted(&self, number: FencingNumber, held_before: bool) -> Grant {
         Grant::new(self.claim.units, Some(number), held_before)
     }
@@ -42,7 +46,7 @@ impl<'a> Asked<'a> {
             units: self.claim.units,
             caps: self.claimant.constraints,
             channel: request.channel.clone(),
-            holder: self.claimant.holder.to_string(),
+            holder: self.holder().to_owned(),
             execution: self.execution().to_owned(),
         }
     }
@@ -129,6 +133,16 @@ impl Pool {
         }
     }
 
+    /// Gives back tokens of one execution where nothing can follow from it: no ticket waits, no lease ends.
+    pub(super) fn release_at_rest(
+        &mut self,
+        execution: &ExecutionId,
+        tokens: &[AllocationToken],
+    ) -> Vec<Released> {
+        let members = tokens.iter().map(|token| Member::new(execution, token));
+        members.map(|member| self.give_back(execution, member)).collect()
+    }
+
     /// Gives back tokens of one execution, or withdraws their tickets.
     pub(super) fn release(
         &mut self,
@@ -136,9 +150,7 @@ impl Pool {
         execution: &ExecutionId,
         tokens: &[AllocationToken],
     ) -> Vec<Released> {
-        let members = tokens.iter().map(|token| Member::new(execution, token));
-        let mut released: Vec<_> =
-            members.map(|member| self.give_back(execution, member)).collect();
+        let mut released = self.release_at_rest(execution, tokens);
         if self.queue.is_empty() && !self.is_due(now) {
             return released;
         }
@@ -198,9 +210,8 @@ impl Pool {
         if !has_room {
             return Some(Outcome::Refused(self.full(Limit::Quota)));
         }
-        let (project, domain) = asked.scope();
         let caps = asked.claimant.constraints;
-        if let Some(refusal) = self.scopes.refusal((project, domain), caps, units.get()) {
+        if let Err(refusal) = self.scopes.add_within(asked.scope(), caps, units.get()) {
             return Some(Outcome::Refused(refusal));
         }
         let fencing_number = FencingNumber::new(self.issued);
@@ -213,10 +224,9 @@ impl Pool {
             units,
             fencing_number,
             since: now.seconds(),
-            holder: asked.claimant.holder.to_string(),
+            holder: asked.holder().to_owned(),
             execution: asked.execution().to_owned(),
         });
-        self.scopes.add(project, domain, units.get());
         self.issued += units.get();
         self.in_use += units.get();
         Some(Outcome::Granted(asked.granted(fencing_number, false)))
@@ -291,7 +301,7 @@ impl Pool {
 
     fn grant_to(&mut self, now: Now, asked: Asked<'_>, member: Member) -> Grant {
         self.lease(now, &member, asked.claim.lease);
-        let (holder, execution) = (asked.claimant.holder.to_string(), asked.execution().to_owned());
+        let (holder, execution) = (asked.holder().to_owned(), asked.execution().to_owned());
         let number = self.grant(now, member, asked.claim.units, holder, execution);
         asked.granted(number, false)
     }
@@ -345,7 +355,7 @@ impl Pool {
         if self.due.is_some() {
             self.leases.remove(&member);
         }
-        self.uncount(&member, record.units);
+        self.uncount((execution.project(), execution.domain()), record.units);
         Released::Units(record.units.get())
     }
 

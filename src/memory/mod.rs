@@ -14,8 +14,8 @@ mod scored;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use async_trait::async_trait;
@@ -48,7 +48,8 @@ pub struct MemoryBackend {
 #[derive(Debug)]
 struct Inner {
     clock: Arc<dyn Clock>,
-    pools: RwLock<HashMap<PoolName, Mutex<Pool>>>,
+    /// Sorted: names are compared faster than hashed.
+    pools: RwLock<BTreeMap<PoolName, Mutex<Pool>>>,
     channels: Channels,
 }
 
@@ -74,21 +75,25 @@ impl MemoryBackend {
         self.inner.clock.now().into()
     }
 
+    fn locked<T>(&self, name: &PoolName, f: impl FnOnce(&mut Pool) -> T) -> Result<T> {
+        let pools = self.inner.pools.read().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = lock(pools.get(name).ok_or_else(|| unknown(name))?);
+        Ok(f(&mut pool))
+    }
+
     /// Looks at a pool.
     fn read<T>(&self, name: &PoolName, look: impl FnOnce(&Pool, Now) -> T) -> Result<T> {
-        let pools = self.inner.pools.read().unwrap_or_else(PoisonError::into_inner);
-        let pool = lock(pools.get(name).ok_or_else(|| unknown(name))?);
-        Ok(look(&pool, self.now()))
+        self.locked(name, |pool| look(pool, self.now()))
     }
 
     /// Changes a pool, and then tells those who wait for it.
     fn change<T>(&self, name: &PoolName, f: impl FnOnce(&mut Pool, Now) -> T) -> Result<T> {
-        let pools = self.inner.pools.read().unwrap_or_else(PoisonError::into_inner);
-        let mut pool = lock(pools.get(name).ok_or_else(|| unknown(name))?);
-        // Read under the lock, so that the operations of a pool see times in their own order.
-        let answer = f(&mut pool, self.now());
-        self.inner.channels.tell(pool.take_notices());
-        Ok(answer)
+        self.locked(name, |pool| {
+            // Read under the lock, so that the operations of a pool see times in their own order.
+            let answer = f(pool, self.now());
+            self.inner.channels.tell(pool.take_notices());
+            answer
+        })
     }
 }
 
@@ -204,7 +209,15 @@ impl Backend for MemoryBackend {
         if tokens.is_empty() {
             return Ok(Vec::new());
         }
-        self.change(pool, |pool, now| pool.release(now, execution, tokens))
+        self.locked(pool, |pool| {
+            // Without a look at the clock, which costs as much as the rest.
+            if pool.is_at_rest() {
+                return pool.release_at_rest(execution, tokens);
+            }
+            let released = pool.release(self.now(), execution, tokens);
+            self.inner.channels.tell(pool.take_notices());
+            released
+        })
     }
 
     async fn revoke(
@@ -262,9 +275,7 @@ impl Backend for MemoryBackend {
 
     async fn pools(&self) -> Result<Vec<PoolName>> {
         let pools = self.inner.pools.read().unwrap_or_else(PoisonError::into_inner);
-        let mut names: Vec<_> = pools.keys().cloned().collect();
-        names.sort_unstable();
-        Ok(names)
+        Ok(pools.keys().cloned().collect())
     }
 
     async fn usage(&self, pool: &PoolName) -> Result<PoolUsage> {

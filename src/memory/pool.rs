@@ -92,6 +92,11 @@ impl Pool {
         self.due.is_some_and(|due| due <= now.millis())
     }
 
+    /// Whether time and what comes back change nothing: no ticket waits, and no lease ends.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.due.is_none() && self.queue.is_empty()
+    }
+
     /// A refusal that names the use of the whole pool.
     pub(super) fn full(&self, limit: Limit) -> Refusal {
         Refusal::new(limit, self.in_use, self.quota)
@@ -121,9 +126,8 @@ impl Pool {
     }
 
     /// Counts out the units of a record that was removed.
-    pub(super) fn uncount(&mut self, member: &Member, units: Units) {
+    pub(super) fn uncount(&mut self, (project, domain): (&str, &str), units: Units) {
         self.in_use -= units.get();
-        let (project, domain) = scope_of(member);
         self.scopes.subtract(project, domain, units.get());
     }
 
@@ -131,8 +135,8 @@ impl Pool {
     pub(super) fn free(&mut self, member: &Member) -> Option<Units> {
         let record = self.grants.remove(member)?;
         self.leases.remove(member);
-        self.uncount(member, record.units);
         let (project, domain) = scope_of(member);
+        self.uncount((project, domain), record.units);
         self.queue.open(project, domain);
         Some(record.units)
     }

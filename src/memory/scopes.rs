@@ -26,11 +26,30 @@ impl Scopes {
             Some(project) => project,
             None => self.projects.entry(project.to_owned()).or_default(),
         };
-        project.in_use += units;
-        match project.domains.get_mut(domain) {
-            Some(in_domain) => *in_domain += units,
-            None => drop(project.domains.insert(domain.to_owned(), units)),
+        project.add(domain, units);
+    }
+
+    /// Counts units in unless they would exceed a cap: as [`refusal`](Self::refusal) and [`add`](Self::add), but looks only
+    /// once.
+    pub(super) fn add_within(
+        &mut self,
+        (project, domain): (&str, &str),
+        caps: ResourceConstraintsSpec,
+        units: u64,
+    ) -> Result<(), Refusal> {
+        let mut new = None;
+        let project_use = match self.projects.get_mut(project) {
+            Some(project_use) => project_use,
+            None => new.insert(ProjectUse::default()),
+        };
+        if let Some(refusal) = project_use.refusal((project, domain), caps, units) {
+            return Err(refusal);
         }
+        project_use.add(domain, units);
+        if let Some(new) = new {
+            self.projects.insert(project.to_owned(), new);
+        }
+        Ok(())
     }
 
     /// Counts units out that were counted in.
@@ -53,33 +72,20 @@ impl Scopes {
     }
 
     pub(super) fn domain(&self, project: &str, domain: &str) -> u64 {
-        let in_domain = self.projects.get(project).and_then(|project| project.domains.get(domain));
-        in_domain.copied().unwrap_or_default()
+        self.projects.get(project).map_or(0, |project| project.domain(domain))
     }
 
     /// The cap that units more would exceed, the wider one first.
     pub(super) fn refusal(
         &self,
-        (project, domain): (&str, &str),
+        scope: (&str, &str),
         caps: ResourceConstraintsSpec,
         units: u64,
     ) -> Option<Refusal> {
-        if let Some(cap) = caps.project_scope_resource_constraint {
-            let in_use = self.project(project);
-            if in_use + units > cap.value() {
-                let scope = Scope::Project { project: project.to_owned() };
-                return Some(Refusal::new(Limit::Cap(scope), in_use, cap.value()));
-            }
+        match self.projects.get(scope.0) {
+            Some(project) => project.refusal(scope, caps, units),
+            None => ProjectUse::default().refusal(scope, caps, units),
         }
-        if let Some(cap) = caps.namespace_scope_resource_constraint {
-            let in_use = self.domain(project, domain);
-            if in_use + units > cap.value() {
-                let (project, domain) = (project.to_owned(), domain.to_owned());
-                let scope = Scope::Domain { project, domain };
-                return Some(Refusal::new(Limit::Cap(scope), in_use, cap.value()));
-            }
-        }
-        None
     }
 
     /// All counters.
@@ -93,5 +99,42 @@ impl Scopes {
             }
         }
         scopes
+    }
+}
+
+impl ProjectUse {
+    fn add(&mut self, domain: &str, units: u64) {
+        self.in_use += units;
+        match self.domains.get_mut(domain) {
+            Some(in_domain) => *in_domain += units,
+            None => drop(self.domains.insert(domain.to_owned(), units)),
+        }
+    }
+
+    fn domain(&self, domain: &str) -> u64 {
+        self.domains.get(domain).copied().unwrap_or_default()
+    }
+
+    fn refusal(
+        &self,
+        (project, domain): (&str, &str),
+        caps: ResourceConstraintsSpec,
+        units: u64,
+    ) -> Option<Refusal> {
+        if let Some(cap) = caps.project_scope_resource_constraint
+            && self.in_use + units > cap.value()
+        {
+            let scope = Scope::Project { project: project.to_owned() };
+            return Some(Refusal::new(Limit::Cap(scope), self.in_use, cap.value()));
+        }
+        if let Some(cap) = caps.namespace_scope_resource_constraint {
+            let in_use = self.domain(domain);
+            if in_use + units > cap.value() {
+                let (project, domain) = (project.to_owned(), domain.to_owned());
+                let scope = Scope::Domain { project, domain };
+                return Some(Refusal::new(Limit::Cap(scope), in_use, cap.value()));
+            }
+        }
+        None
     }
 }
