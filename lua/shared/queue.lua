@@ -40,11 +40,18 @@ local function count(project, domain, units)
   end
 end
 
--- What stands first in a line: its rank, and the ticket's member or the domain's name.
-local function first(line)
-  local entry = call('ZRANGEBYLEX', lines, '[' .. line .. ' ', '(' .. line .. '!', 'LIMIT', 0, 1)[1]
+-- The first entries of a line.
+local function entries(line, most)
+  return call('ZRANGEBYLEX', lines, '[' .. line .. ' ', '(' .. line .. '!', 'LIMIT', 0, most)
+end
+
+-- An entry in parts: its rank, and the ticket's member or the domain's name.
+local function ranked(entry)
   if entry then return string.match(entry, ' (%d+) (.*)$') end
 end
+
+-- What stands first in a line.
+local function first(line) return ranked(entries(line, 1)[1]) end
 
 -- Gives a project its turn by the first of its domains that may run, or takes the turn away if there is none.
 local function open_project(project)
@@ -129,6 +136,19 @@ local function tell(channel, message)
   if channel ~= '-' then call('PUBLISH', channel, message) end
 end
 
+-- Counts a project's fair share, which began at a start; returns where it ends.
+local function take_share(project, units, start)
+  virtual = start + 0
+  local weight = call('HGET', usage, 'w:' .. project) or 1
+  local finish = text(virtual + math.max(math.floor(units * UNIT / weight), 1))
+  call('ZADD', shares, finish, project)
+  for _, past in ipairs(call('ZRANGEBYSCORE', shares, '-inf', text(virtual), 'LIMIT', 0, 2)) do
+    call('ZREM', shares, past)
+  end
+  call('HSET', usage, 'virtual', text(virtual))
+  return finish
+end
+
 -- Hands free units on to the tickets whose turn it is. What a cap of its own scope stops loses its turn until the scope's
 -- units come back; what the quota stops keeps its turn, and all others wait behind it. Returns whether that is all.
 local function hand_on(millis)
@@ -136,10 +156,12 @@ local function hand_on(millis)
     local turn = call('ZRANGE', turns, 0, 0, 'WITHSCORES')
     local project = turn[1]
     if not project then return true end
-    local rank, domain = first(project)
-    local member, record
+    local domains = entries(project, 2)
+    local rank, domain = ranked(domains[1])
+    local line, member, record
     if rank then
-      _, member = first(project .. ':' .. domain)
+      line = entries(project .. ':' .. domain, 2)
+      _, member = ranked(line[1])
       record = member and call('HGET', tickets, member)
     end
     if not rank then
@@ -163,19 +185,19 @@ local function hand_on(millis)
       else
         dequeue(member, rank, project, domain)
         local fence = grant(member, units, holder, execution, project, domain)
-        if order == 'fair' then
-          virtual = turn[2] + 0
-          local weight = call('HGET', usage, 'w:' .. project) or 1
-          local finish = text(virtual + math.max(math.floor(units * UNIT / weight), 1))
-          call('ZADD', shares, finish, project)
+        local finish = order == 'fair' and take_share(project, units, turn[2])
+        -- The next in its line, and in the project's.
+        local next_rank = ranked(line[2])
+        if next_rank then call('ZADD', lines, 0, project .. ' ' .. next_rank .. ' ' .. domain) end
+        local turn_rank = ranked(domains[2])
+        if next_rank and not (turn_rank and turn_rank + 0 < next_rank + 0) then turn_rank = next_rank end
+        if turn_rank then
+          call('ZADD', turns, finish or turn_rank, project)
+        else
           call('ZREM', turns, project)
-          for _, past in ipairs(call('ZRANGEBYSCORE', shares, '-inf', text(virtual), 'LIMIT', 0, 2)) do
-            call('ZREM', shares, past)
-          end
-          call('HSET', usage, 'virtual', text(virtual))
         end
-        open(project, domain)
         tell(channel, 'granted ' .. fence .. ' ' .. pool .. ' ' .. member)
+        if issued >= issue_limit then return true end
       end
     end
   end

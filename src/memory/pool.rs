@@ -184,7 +184,12 @@ impl Pool {
             let member = member.clone();
             let (project, domain) = scope_of(&member);
             match verdict {
-                Verdict::Grant => self.hand_over(now, &member),
+                Verdict::Grant => {
+                    self.hand_over(now, &member);
+                    if self.in_use >= self.quota {
+                        return true;
+                    }
+                }
                 Verdict::ProjectAtCap => self.queue.close_project(project),
                 Verdict::DomainAtCap => self.queue.close_domain(project, domain),
                 Verdict::Over => drop(self.withdraw(&member)),
