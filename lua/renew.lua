@@ -15,7 +15,7 @@
 -- Cost: 4 commands for any number of leases, of which two are in proportion to it; one more if one is the next to end;
 -- more while tickets wait or a lease has ended, logarithmic in their number
 
-local call = redis.call
+local call, match = redis.call, string.match
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
 
 local state = call('HMGET', usage, 'schema', 'due', 'tickets')
@@ -30,37 +30,39 @@ if state[3] or due and millis >= due + 0 then
 end
 
 local members, answers = {}, {}
-for i = 1, #ARGV, 3 do members[#members + 1] = ARGV[i] end
+for i = 1, #ARGV / 3 do members[i] = ARGV[3 * i - 2] end
 local records, filed = #members > 0 and call('HMGET', grants, unpack(members)), nil
 
-local renewed, soonest = {}, nil
+local renewed, size, soonest = {}, 0, nil
 local last_lease, ends
-for i, member in ipairs(members) do
+for i = 1, #members do
+  local member = members[i]
   local execution, lease, record, answer = ARGV[3 * i - 1], ARGV[3 * i], records[i], 'unheld'
   local fence, held_by
   if record then
-    fence, held_by = string.match(record, '^%d+ (%d+) %d+ %S+ (.*)$')
+    -- Sets, since classes like %S ask the locale about each character.
+    fence, held_by = match(record, '^[0-9]+ ([0-9]+) [0-9]+ [^ ]+ (.*)$')
     answer = 'held ' .. (fence or 0)
   else
     filed = filed or state[3] and call('HMGET', tickets, unpack(members)) or {}
     record = filed[i]
     if record then
-      held_by = string.match(record, '^%d+ %d+ %S+ %S+ %d+ %S+ %S+ (.*)$')
+      held_by = match(record, '^%d+ %d+ %S+ %S+ %d+ %S+ %S+ (.*)$')
       answer = 'queued'
     end
   end
   if not held_by then
     if call('SISMEMBER', pool, member) == 1 then answer = 'foreign' end
   elseif held_by ~= execution and held_by ~= '' then
-    answer = 'conflict ' .. string.match(record, '^%d+') .. ' ' .. held_by
+    answer = 'conflict ' .. match(record, '^%d+') .. ' ' .. held_by
   else
     -- As a rule all last equally long, and turning numbers into strings is what costs here.
     if lease ~= last_lease then
       last_lease, ends = lease, string.format('%.0f', millis + lease)
       if not soonest or ends + 0 < soonest + 0 then soonest = ends end
     end
-    renewed[#renewed + 1] = ends
-    renewed[#renewed + 1] = member
+    renewed[size + 1], renewed[size + 2] = ends, member
+    size = size + 2
   end
   answers[i] = answer
 end
