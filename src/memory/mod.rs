@@ -210,7 +210,7 @@ impl Backend for MemoryBackend {
             return Ok(Vec::new());
         }
         self.locked(pool, |pool| {
-            // Without a look at the clock, which costs as much as the rest.
+            // Without a look at the clock.
             if pool.is_at_rest() {
                 return pool.release_at_rest(execution, tokens);
             }
