@@ -205,7 +205,9 @@ impl Connections {
 }
 
 fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
-    let (server, temporary) = (server.to_owned(), is_temporary(&error));
+    // A script that was lost again after it was loaded will be there in time.
+    let unlucky = error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
+    let (server, temporary) = (server.to_owned(), is_temporary(&error) || unlucky);
     let source = Box::new(error);
     match temporary {
         true => Error::Unavailable { operation, server, source },

@@ -18,6 +18,9 @@ pub(super) struct Script {
     digest: OnceLock<String>,
 }
 
+/// How often a script is loaded for one call: a server may lose it again in between, restarted or flushed.
+const RELOADS: usize = 3;
+
 /// What several scripts share stands for a line of theirs.
 const INCLUDE: &str = "--- include queue.lua\n";
 const QUEUE: &str = include_str!("../../lua/shared/queue.lua");
@@ -97,13 +100,13 @@ impl Call {
 
     pub(super) async fn send(&self, connections: &Connections) -> RedisResult<Value> {
         let Self { script, cmd } = self;
-        match connections.call(script.lane, cmd).await {
-            Err(error) if is_unknown_script(&error) => {
-                script.load(connections).await?;
-                connections.call(script.lane, cmd).await
+        for _ in 0..RELOADS {
+            match connections.call(script.lane, cmd).await {
+                Err(error) if is_unknown_script(&error) => script.load(connections).await?,
+                reply => return reply,
             }
-            reply => reply,
         }
+        connections.call(script.lane, cmd).await
     }
 
     /// Sends several calls of one script in one round trip.
@@ -113,13 +116,13 @@ impl Call {
     ) -> RedisResult<Vec<Value>> {
         let Some(Self { script, .. }) = calls.first() else { return Ok(Vec::new()) };
         let cmds = || calls.iter().map(|call| &call.cmd);
-        match connections.call_all(cmds()).await {
-            Err(error) if is_unknown_script(&error) => {
-                script.load(connections).await?;
-                connections.call_all(cmds()).await
+        for _ in 0..RELOADS {
+            match connections.call_all(cmds()).await {
+                Err(error) if is_unknown_script(&error) => script.load(connections).await?,
+                replies => return replies,
             }
-            replies => replies,
         }
+        connections.call_all(cmds()).await
     }
 }
 

@@ -8,7 +8,9 @@
 //!
 //! * the claim was made + its lease, after a grant (the claim sets the lease, also that of a ticket whose turn came);
 //! * the server was asked + what it said to be left, after a look at the holders or a renewal that named the same fencing
-//!   number. The number also says that it is the same grant, held all the time in between.
+//!   number, but no more than the lease: what was handed over is held for the rest of its ticket's time, until the first
+//!   renewal gives it the lease that was asked for. The number also says that it is the same grant, held all the time in
+//!   between.
 //!
 //! The holding begins when the grant was answered. It ends at the latest of these moments, or at once when the worker
 //! began to give the units back, or was told that they are lost. Being paused or killed plays no part: nothing that
@@ -41,6 +43,8 @@ struct Holding {
     id: Id,
     scope: String,
     units: u64,
+    /// In milliseconds.
+    lease: u64,
     from: u64,
     until: u64,
 }
@@ -99,6 +103,7 @@ impl Case {
                             id: id.clone(),
                             scope: scope.clone(),
                             units: *units,
+                            lease: *lease,
                             from: *at,
                             until: until.max(*at),
                         }),
@@ -106,8 +111,10 @@ impl Case {
                 }
                 Event::Seen { id, asked, left } => {
                     let Some(&known) = open.get(id) else { continue };
+                    let holding = &mut self.holdings[known];
+                    let left = holding.lease.min(*left);
                     let until = asked + (left * MILLI).saturating_sub(MARGIN);
-                    extend(&mut self.holdings[known], *at, until);
+                    extend(holding, *at, until);
                     self.count("seen");
                 }
                 Event::Gone { id } => {
@@ -165,7 +172,7 @@ impl Case {
         // Of each pool or scope: its limit, and when how many units come and go.
         type Changes = Vec<(u64, bool, u64)>;
         let mut books: BTreeMap<String, (u64, Changes)> = BTreeMap::new();
-        for Holding { id, scope, units, from, until } in &self.holdings {
+        for Holding { id, scope, units, from, until, .. } in &self.holdings {
             let Some((quota, project_cap, domain_cap)) = limits(&id.pool) else {
                 self.verdict.violations.push(format!("{id:?} is of no pool"));
                 continue;
