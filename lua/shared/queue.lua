@@ -25,6 +25,9 @@ local function look()
   return math.floor(now[1] * 1000 + now[2] / 1000)
 end
 
+-- Whether a lease or a ticket may be over: none ends before what is noted as due.
+local function may_be_over(millis) return not noted or noted + 0 <= millis end
+
 -- Sets when what a member has ends by itself, in milliseconds of the server's clock.
 local function lasts(member, ends)
   ends = text(ends)
@@ -175,7 +178,7 @@ local function hand_on(millis)
       elseif exceeds('d:' .. project .. ':' .. domain, units, domain_cap) then
         call('ZREM', lines, project .. ' ' .. rank .. ' ' .. domain)
         open_project(project)
-      elseif (call('ZSCORE', leases, member) or 0) + 0 <= millis then
+      elseif may_be_over(millis) and (call('ZSCORE', leases, member) or 0) + 0 <= millis then
         withdraw(member, record)
       elseif units + 0 > quota then
         withdraw(member, record)
@@ -208,7 +211,7 @@ end
 -- first, unless the caller did and gives what that returned. Returns the clock in milliseconds, and whether that is all.
 local function settle(looked)
   local millis = looked or look()
-  local ended = call('ZRANGEBYSCORE', leases, '-inf', millis, 'LIMIT', 0, ENDED)
+  local ended = may_be_over(millis) and call('ZRANGEBYSCORE', leases, '-inf', millis, 'LIMIT', 0, ENDED) or {}
   for _, member in ipairs(ended) do
     local record = call('HGET', grants, member)
     local units = record and string.match(record, '^(%d+) ')
