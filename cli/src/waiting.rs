@@ -104,7 +104,11 @@ impl Asking<'_> {
             let asked = Instant::now();
             let turn = self.backend.wait(self.pool, self.claimant, self.claim, request).await;
             let pause = match (turn, &standing) {
-                (Ok(Turn::Granted(grant)), _) => return Ok(End::Granted(grant)),
+                (Ok(Turn::Granted(mut grant)), _) => {
+                    // What was handed to its ticket is new to the caller.
+                    grant.held_before &= standing.is_none();
+                    return Ok(End::Granted(grant));
+                }
                 (Ok(Turn::Waiting(ticket)), _) => {
                     if standing.is_none() {
                         self.tell(&ticket);
