@@ -114,10 +114,12 @@ impl Keeper {
     ///
     /// Asks from here and not from the keeper's thread, so that whoever waits for the units has them sooner.
     pub(crate) async fn release(&self, held: Held) -> Result<Released> {
-        self.send(Command::Forget(vec![held.clone()]));
-        let mut unanswered =
-            Unanswered { keeper: self, returning: Some(self.returns.begin(held.clone())) };
-        let released = held.release(&**self.registered.backend()).await;
+        let returning = Some(self.returns.begin(held.clone()));
+        let mut unanswered = Unanswered { keeper: self, returning };
+        let release = held.release(&**self.registered.backend());
+        // The keeper's thread is woken only when the call is on its way.
+        let forget = async { self.send(Command::Forget(vec![held.clone()])) };
+        let (released, ()) = tokio::join!(biased; release, forget);
         if !matches!(&released, Err(error) if error.is_retryable()) {
             unanswered.returning = None;
         }
