@@ -2,17 +2,19 @@
 
 use std::process::{Child, Command};
 
+use serde_json::Value;
+
 use super::{LogFile, NASA};
 use crate::program::{start, wait};
 use crate::server::Server;
 
 const POOL: &str = "redisresourcemanager:replay:NASA-iPSC-1993-3.1-cln";
 
-/// A replay of the real log that holds units at this moment.
+/// A replay of the real log in which jobs run and others wait at this moment.
 fn under_way(server: &Server) -> Child {
     let mut replay = start(&mut server.command(&format!("replay {NASA} -o json")));
-    while server.ask::<u64>(&format!("SCARD {POOL}")) == 0 {
-        assert!(replay.try_wait().unwrap().is_none(), "it ended before it held anything");
+    while server.ask::<u64>(&format!("EXISTS {{{POOL}}}:tickets")) == 0 {
+        assert!(replay.try_wait().unwrap().is_none(), "it ended before anything waited");
     }
     replay
 }
@@ -31,8 +33,8 @@ fn an_interrupted_replay_gives_back_everything() {
     }
 }
 
-/// Grants have no lease yet: what a killed process held stays held, whole and provable, until its
-/// token is claimed or released again.
+/// A replay's grants have no lease: what it held when it was killed stays held, whole and provable,
+/// until its token is claimed or released again. What came to its tickets later has a ticket's time.
 #[test]
 fn what_a_killed_replay_held_is_held_consistently_and_can_be_claimed_and_released() {
     let server = Server::start();
@@ -41,10 +43,15 @@ fn what_a_killed_replay_held_is_held_consistently_and_can_be_claimed_and_release
     replay.wait().unwrap();
     let pool = "replay:NASA-iPSC-1993-3.1-cln";
     server.tokenpool(&format!("check {pool}")).exits_with(0);
-    let held = server.tokenpool(&format!("get holders {pool} -o json")).exits_with(0).json();
-    let held = held.as_array().unwrap();
+    let list = |what: &str| {
+        let listed = server.tokenpool(&format!("get {what} {pool} -o json")).exits_with(0).json();
+        listed.as_array().unwrap().clone()
+    };
+
+    let held: Vec<_> =
+        list("holders").into_iter().filter(|holder| holder["lease_left_ms"].is_null()).collect();
     assert!(!held.is_empty());
-    for holder in held {
+    for holder in &held {
         let field = |name: &str| holder[name].as_str().unwrap().to_owned();
         let (member, execution) = (field("member"), field("execution"));
         let parts: Vec<_> = member.split(':').collect();
@@ -56,12 +63,27 @@ fn what_a_killed_replay_held_is_held_consistently_and_can_be_claimed_and_release
         );
         let again = server.tokenpool(&claim).exits_with(0).json();
         assert_eq!(again["fencing_number"], holder["fencing_number"]);
-        server
-            .tokenpool(&format!("release {pool} --member {member} --force --reason test"))
-            .exits_with(0);
+        let released = revoke(&server, pool, &member);
+        assert_eq!(released["units"], holder["units"]);
+    }
+
+    // Each release hands units on to tickets that nobody renews any more.
+    loop {
+        let left = [list("holders"), list("tickets")].concat();
+        if left.is_empty() {
+            break;
+        }
+        for ended in left {
+            revoke(&server, pool, ended["member"].as_str().unwrap());
+        }
     }
     server.tokenpool(&format!("delete pool {pool}")).exits_with(0);
     server.is_empty();
+}
+
+fn revoke(server: &Server, pool: &str, member: &str) -> Value {
+    let release = format!("release {pool} --member {member} --force --reason test -o json");
+    server.tokenpool(&release).exits_with(0).json()
 }
 
 #[test]
