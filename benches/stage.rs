@@ -36,7 +36,11 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts a server with these pools and their quotas.
     pub(crate) fn start(pools: &[(&str, i64)]) -> Self {
-        let server = Server::start();
+        Self::on(Server::start(), pools)
+    }
+
+    /// The same on a server that was started for it.
+    pub(crate) fn on(server: Server, pools: &[(&str, i64)]) -> Self {
         cores::place(&server);
         let runtime = Runtime::new().expect("a runtime can be made");
         let open = async {

@@ -9,6 +9,7 @@ use crate::Scale;
 use crate::calls::Token;
 use crate::monitor::{Commands, Monitor};
 use crate::report::{Bound, Figure, Report, median, percentile};
+use crate::server::Server;
 use crate::stage::{Stage, pool_name};
 use crate::waiters::{POOL, Turn, Waiters, claim};
 
@@ -16,7 +17,7 @@ pub(crate) const FIGURE: Figure = Figure {
     name: "waiting",
     how: "1000 tasks in 4 processes, each process with a manager, acquire the only unit of a pool \
           with a lease, let it go, and queue up again; so does this process, to stop the others \
-          between the parts. Idle: commands by MONITOR for 10 s while this process holds the unit. \
+          between the parts. All of them over TCP. Idle: commands by MONITOR for 10 s while this process holds the unit. \
           Hand-offs: commands by MONITOR while the unit goes round and holders release at once, \
           divided by the grants that fencing numbers count: releasing, filing a ticket, and \
           taking over what was handed to it are one each. The same with 10 tasks. Release to \
@@ -56,7 +57,7 @@ struct Round {
 
 impl Round {
     fn start(tasks: usize) -> Self {
-        let stage = Stage::start(&[(POOL, 1)]);
+        let stage = Stage::on(Server::start_on_tcp(&[]), &[(POOL, 1)]);
         let unit = acquire(&stage);
         let waiters = Waiters::start(&stage.server, tasks, PROCESSES);
         let mut round = Self { tasks, stage, waiters, unit: Some(unit) };

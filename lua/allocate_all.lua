@@ -5,7 +5,7 @@
 -- pool
 -- Returns {0, answer of each pool: granted, held}, or {number of the pool that refused, its answer (see README.md): pool,
 -- project, domain, queue, conflict, unregistered, newer}; then nothing was granted
--- Cost: at most 25 commands for each pool, whatever the number of holders and scopes
+-- Cost: at most 24 commands for each pool, whatever the number of holders and scopes
 
 local call = redis.call
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares

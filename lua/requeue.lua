@@ -12,7 +12,7 @@
 -- ARGV[1] time_to_live: milliseconds for tickets that have lost theirs
 -- Returns {tickets in the queue, records dropped because they cannot be read}, or an answer (see README.md): unregistered,
 -- newer
--- Cost: 12 commands, and at most 8 for each ticket
+-- Cost: 13 commands, and at most 8 for each ticket
 
 local call = redis.call
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
@@ -21,6 +21,7 @@ local time_to_live = ARGV[1]
 local schema = call('HGET', usage, 'schema')
 if schema ~= '1' then return schema and 'newer ' .. schema or 'unregistered' end
 --- include queue.lua
+call('HDEL', usage, 'due')
 local ends = text(look() + time_to_live)
 
 call('DEL', queue, lines, turns)
@@ -42,6 +43,6 @@ for i = 1, #records, 2 do
   local project, domain = scope_of(records[i])
   if project then open(project, domain) end
 end
-if kept > 0 then call('HSET', usage, 'tickets', kept) else call('HDEL', usage, 'tickets') end
+if kept > 0 then call('HSET', usage, 'tickets', kept) else call('HDEL', usage, 'tickets', 'closed') end
 settle()
 return { kept, dropped }

@@ -14,7 +14,7 @@
 -- ARGV[2] operator: who does it
 -- ARGV[3] reason: why
 -- Returns an answer (see README.md): released, withdrawn, unheld, unregistered, newer
--- Cost: 21 commands, 23 for the last of its scopes; more while tickets wait or a lease has ended, logarithmic in their number
+-- Cost: 18 commands, 20 for the last of its scopes; more while tickets wait or a lease has ended, logarithmic in their number
 
 local call = redis.call
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares, journal = unpack(KEYS)

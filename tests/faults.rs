@@ -2,7 +2,6 @@
 //! repeated call succeeds.
 
 use std::future::poll_fn;
-use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -228,10 +227,8 @@ async fn a_password_is_used_and_never_shown() {
 /// Flyte's keys name a host and a port.
 #[tokio::test]
 async fn a_server_is_reached_over_tcp_with_flytes_keys() {
-    // Free a moment ago; should somebody else take it, the server does not start and says so.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let server =
-        Server::start_with(&["--port", &port, "--bind", "127.0.0.1", "--requirepass", "hunter2"]);
+    let server = Server::start_on_tcp(&["--requirepass", "hunter2"]);
+    let port = server.port.unwrap().to_string();
     for address in ["hostPaths: [\"127.0.0.1:{}\"]", "hostPath: \"localhost:{}\""] {
         let address = address.replace("{}", &port);
         let text = format!("type: redis\nredis: {{{address}, hostKey: hunter2}}");

@@ -80,6 +80,7 @@ every_backend! {
     a_lowered_quota_drops_the_tickets_that_are_larger_when_their_turn_comes,
     a_plain_claim_never_overtakes_a_ticket_that_waits_for_the_quota,
     a_pool_with_tickets_is_not_deleted_unless_forced,
+    a_project_at_its_cap_gets_its_turn_back_for_a_ticket_after_the_last,
     a_project_at_its_cap_lets_other_projects_pass,
     a_renewal_that_is_wrong_is_an_error_for_itself_alone,
     a_renewed_lease_goes_on,
@@ -580,6 +581,19 @@ async fn fair_order_gives_nothing_for_many_executions(w: World) {
     let shares = ["p", "q", "r"].map(units);
     assert!(shares.iter().all(|&share| (4..=7).contains(&share)), "{shares:?} of {order:?}");
     pool.assert_clean().await;
+}
+
+/// The first of them ends in the call that files the second.
+async fn a_project_at_its_cap_gets_its_turn_back_for_a_ticket_after_the_last(w: World) {
+    let pool = w.pool(4).await;
+    let one = caps(Some(1), None);
+    pool.claim(A, "held").await.granted().unwrap();
+    waiting(pool.wait(A, "1", 1, one, &lasting(1000)).await);
+    w.pass(1000);
+    waiting(pool.wait(A, "2", 1, one, &ticket()).await);
+    assert_eq!(pool.queue().await, ["2"]);
+    pool.release(A, "held").await;
+    assert!(pool.holds(A, "2").await);
 }
 
 async fn a_project_at_its_cap_lets_other_projects_pass(w: World) {

@@ -10,7 +10,7 @@ local UNIT = 1000000
 -- What one level of priority is worth, in microseconds of waiting.
 local LEVEL = 30000000
 
-local order, issued, issue_limit, quota, virtual, noted, now
+local order, issued, issue_limit, quota, virtual, noted, closed, now
 
 local function text(number) return string.format('%.0f', number) end
 
@@ -19,9 +19,9 @@ local function scope_of(member) return string.match(member, '^ex:([^:]*):([^:]*)
 -- Reads the clock and the pool's state; returns the clock in whole milliseconds.
 local function look()
   now = call('TIME')
-  local state = call('HMGET', usage, 'issued', 'issue_limit', 'quota', 'order', 'virtual', 'due')
+  local state = call('HMGET', usage, 'issued', 'issue_limit', 'quota', 'order', 'virtual', 'due', 'closed')
   issued, issue_limit, quota, order, virtual = state[1] + 0, state[2] + 0, state[3] + 0, state[4], (state[5] or 0) + 0
-  noted = state[6]
+  noted, closed = state[6], state[7]
   return math.floor(now[1] * 1000 + now[2] / 1000)
 end
 
@@ -48,13 +48,13 @@ local function entries(line, most)
   return call('ZRANGEBYLEX', lines, '[' .. line .. ' ', '(' .. line .. '!', 'LIMIT', 0, most)
 end
 
--- An entry in parts: its rank, and the ticket's member or the domain's name.
-local function ranked(entry)
-  if entry then return string.match(entry, ' (%d+) (.*)$') end
+-- An entry of a line in parts: its rank of 16 digits, and the ticket's member or the domain's name.
+local function ranked(line, entry)
+  if entry then return string.sub(entry, #line + 2, #line + 17), string.sub(entry, #line + 19) end
 end
 
 -- What stands first in a line.
-local function first(line) return ranked(entries(line, 1)[1]) end
+local function first(line) return ranked(line, entries(line, 1)[1]) end
 
 -- Gives a project its turn by the first of its domains that may run, or takes the turn away if there is none.
 local function open_project(project)
@@ -71,10 +71,20 @@ end
 -- Lets the first ticket of a domain, and its project, be looked at again.
 local function open(project, domain)
   local rank = first(project .. ':' .. domain)
-  local added = rank and call('ZADD', lines, 0, project .. ' ' .. rank .. ' ' .. domain)
-  -- Nothing changes where the domain was in its place and the project has its turn.
-  if added == 0 and call('ZSCORE', turns, project) then return end
+  if rank then call('ZADD', lines, 0, project .. ' ' .. rank .. ' ' .. domain) end
   open_project(project)
+end
+
+-- The same when units of the domain came back: only where a cap may have taken a place or a turn away.
+local function reopen(project, domain)
+  if closed then open(project, domain) end
+end
+
+-- Notes that a cap took a place or a turn away.
+local function close()
+  if closed then return end
+  closed = '1'
+  call('HSET', usage, 'closed', closed)
 end
 
 -- Takes a ticket out of the queue.
@@ -82,7 +92,10 @@ local function dequeue(member, rank, project, domain)
   call('HDEL', tickets, member)
   call('ZREM', queue, member)
   call('ZREM', lines, project .. ':' .. domain .. ' ' .. rank .. ' ' .. member, project .. ' ' .. rank .. ' ' .. domain)
-  if call('HINCRBY', usage, 'tickets', -1) == 0 then call('HDEL', usage, 'tickets') end
+  if call('HINCRBY', usage, 'tickets', -1) == 0 then
+    call('HDEL', usage, 'tickets', 'closed')
+    closed = nil
+  end
 end
 
 -- Withdraws a ticket: it will not run.
@@ -110,7 +123,7 @@ local function free(member, units)
   local project, domain = scope_of(member)
   if not project then return end
   count(project, domain, '-' .. units)
-  open(project, domain)
+  reopen(project, domain)
 end
 
 -- Records a grant and counts its units.
@@ -127,7 +140,7 @@ end
 
 -- A ticket's record in parts: units, rank, project cap, domain cap, since, channel, holder, execution.
 local function parts(record)
-  return string.match(record, '^(%d+) (%d+) (%S+) (%S+) (%d+) (%S+) (%S+) (.*)$')
+  return string.match(record, '^([0-9]+) ([0-9]+) ([^ ]+) ([^ ]+) ([0-9]+) ([^ ]+) ([^ ]+) (.*)$')
 end
 
 -- Whether units more would exceed a cap of a scope.
@@ -139,9 +152,9 @@ local function tell(channel, message)
   if channel ~= '-' then call('PUBLISH', channel, message) end
 end
 
--- Counts a project's fair share, which began at a start; returns where it ends.
-local function take_share(project, units, start)
-  virtual = start + 0
+-- Counts the fair share of a project that has its turn; returns where it ends.
+local function take_share(project, units)
+  virtual = call('ZSCORE', turns, project) + 0
   local weight = call('HGET', usage, 'w:' .. project) or 1
   local finish = text(virtual + math.max(math.floor(units * UNIT / weight), 1))
   call('ZADD', shares, finish, project)
@@ -156,15 +169,15 @@ end
 -- units come back; what the quota stops keeps its turn, and all others wait behind it. Returns whether that is all.
 local function hand_on(millis)
   for _ = 1, HANDED do
-    local turn = call('ZRANGE', turns, 0, 0, 'WITHSCORES')
-    local project = turn[1]
+    local project = call('ZRANGE', turns, 0, 0)[1]
     if not project then return true end
     local domains = entries(project, 2)
-    local rank, domain = ranked(domains[1])
-    local line, member, record
+    local rank, domain = ranked(project, domains[1])
+    local line, waiting, member, record
     if rank then
-      line = entries(project .. ':' .. domain, 2)
-      _, member = ranked(line[1])
+      line = project .. ':' .. domain
+      waiting = entries(line, 2)
+      _, member = ranked(line, waiting[1])
       record = member and call('HGET', tickets, member)
     end
     if not rank then
@@ -175,9 +188,11 @@ local function hand_on(millis)
       local units, _, project_cap, domain_cap, _, channel, holder, execution = parts(record)
       if exceeds('p:' .. project, units, project_cap) then
         call('ZREM', turns, project)
+        close()
       elseif exceeds('d:' .. project .. ':' .. domain, units, domain_cap) then
         call('ZREM', lines, project .. ' ' .. rank .. ' ' .. domain)
         open_project(project)
+        close()
       elseif may_be_over(millis) and (call('ZSCORE', leases, member) or 0) + 0 <= millis then
         withdraw(member, record)
       elseif units + 0 > quota then
@@ -188,12 +203,12 @@ local function hand_on(millis)
       else
         dequeue(member, rank, project, domain)
         local fence = grant(member, units, holder, execution, project, domain)
-        local finish = order == 'fair' and take_share(project, units, turn[2])
+        local finish = order == 'fair' and take_share(project, units)
         -- The next in its line, and in the project's.
-        local next_rank = ranked(line[2])
+        local next_rank = ranked(line, waiting[2])
         if next_rank then call('ZADD', lines, 0, project .. ' ' .. next_rank .. ' ' .. domain) end
-        local turn_rank = ranked(domains[2])
-        if next_rank and not (turn_rank and turn_rank + 0 < next_rank + 0) then turn_rank = next_rank end
+        local turn_rank = ranked(project, domains[2])
+        if next_rank and not (turn_rank and turn_rank < next_rank) then turn_rank = next_rank end
         if turn_rank then
           call('ZADD', turns, finish or turn_rank, project)
         else
@@ -207,11 +222,13 @@ local function hand_on(millis)
   return false
 end
 
--- Ends the leases that are over, oldest first, hands units on, and notes when something is due next. Looks at the pool
--- first, unless the caller did and gives what that returned. Returns the clock in milliseconds, and whether that is all.
+-- Ends the leases that are over, oldest first, hands units on, and notes when something is due next, if what was noted has
+-- come. Looks at the pool first, unless the caller did and gives what that returned. Returns the clock in milliseconds, and
+-- whether that is all.
 local function settle(looked)
   local millis = looked or look()
-  local ended = may_be_over(millis) and call('ZRANGEBYSCORE', leases, '-inf', millis, 'LIMIT', 0, ENDED) or {}
+  local over = may_be_over(millis)
+  local ended = over and call('ZRANGEBYSCORE', leases, '-inf', millis, 'LIMIT', 0, ENDED) or {}
   for _, member in ipairs(ended) do
     local record = call('HGET', grants, member)
     local units = record and string.match(record, '^(%d+) ')
@@ -223,11 +240,11 @@ local function settle(looked)
     end
   end
   local done = hand_on(millis) and #ended < ENDED
-  local due = not done and '0' or call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2]
-  if not due then
-    call('HDEL', usage, 'due')
-  elseif due ~= noted then
-    call('HSET', usage, 'due', due)
+  if not done then
+    call('HSET', usage, 'due', '0')
+  elseif over then
+    local due = call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2]
+    if due then call('HSET', usage, 'due', due) else call('HDEL', usage, 'due') end
   end
   return millis, done
 end

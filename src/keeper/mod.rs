@@ -117,8 +117,11 @@ impl Keeper {
         let returning = Some(self.returns.begin(held.clone()));
         let mut unanswered = Unanswered { keeper: self, returning };
         let release = held.release(&**self.registered.backend());
-        // The keeper's thread is woken only when the call is on its way.
-        let forget = async { self.send(Command::Forget(vec![held.clone()])) };
+        // The keeper's thread is woken only when the connection has sent the call.
+        let forget = async {
+            tokio::task::yield_now().await;
+            self.send(Command::Forget(vec![held.clone()]));
+        };
         let (released, ()) = tokio::join!(biased; release, forget);
         if !matches!(&released, Err(error) if error.is_retryable()) {
             unanswered.returning = None;

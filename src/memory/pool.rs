@@ -161,8 +161,10 @@ impl Pool {
         }
     }
 
-    /// Ends the leases that are over, oldest first, hands units on, and notes when something is due next.
+    /// Ends the leases that are over, oldest first, hands units on, and notes when something is due next if what was noted
+    /// has come.
     pub(super) fn settle(&mut self, now: Now) {
+        let has_come = self.due.is_none_or(|due| due <= now.millis());
         let over = self.leases.up_to(now.millis(), ENDED);
         for member in &over {
             if self.free(member).is_none() {
@@ -170,7 +172,11 @@ impl Pool {
             }
         }
         let done = self.hand_on(now) && over.len() < ENDED;
-        self.due = if done { self.leases.first().map(|(_, ends)| ends) } else { Some(0) };
+        if !done {
+            self.due = Some(0);
+        } else if has_come {
+            self.due = self.leases.first().map(|(_, ends)| ends);
+        }
     }
 
     /// Hands free units on to the tickets whose turn it is; answers whether that is all.

@@ -1,17 +1,19 @@
 //! A Redis server of the test's own: started for it, killed with it.
 
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-/// A server on a unix socket in a private directory, killed when dropped.
+/// A server on a unix socket in a private directory, and perhaps on a port, killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     // Dropped in this order: the process first, then its directory.
     process: Process,
     directory: TempDir,
+    pub(crate) port: Option<u16>,
     arguments: Vec<String>,
     environment: Vec<(&'static str, PathBuf)>,
 }
@@ -33,6 +35,15 @@ impl Server {
         Self::start_with(&["--appendonly", "no"])
     }
 
+    /// Starts a server with further arguments that clients reach over TCP, on a port that was free a moment ago:
+    /// should somebody else take it, the server does not start and says so.
+    pub(crate) fn start_on_tcp(arguments: &[&str]) -> Self {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
+        let port = free.expect("there is a free port").port();
+        let address = &["--bind", "127.0.0.1", "--port", &port.to_string()];
+        Self { port: Some(port), ..Self::start_with(&[address, arguments].concat()) }
+    }
+
     /// Starts a server with further arguments.
     ///
     /// The binary is `TOKENPOOL_TEST_SERVER`, else `redis-server` on the path.
@@ -48,12 +59,15 @@ impl Server {
     ) -> Self {
         let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
         let process = launch(directory.path(), &arguments, &environment);
-        Self { process, directory, arguments, environment }
+        Self { process, directory, port: None, arguments, environment }
     }
 
     /// Address for clients.
     pub(crate) fn url(&self) -> String {
-        format!("unix://{}", self.socket().display())
+        match self.port {
+            Some(port) => format!("redis://127.0.0.1:{port}"),
+            None => format!("unix://{}", self.socket().display()),
+        }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
