@@ -192,7 +192,7 @@ fn machine() -> Vec<String> {
     vec![
         format!("{model}, {} cores; {}", models.len(), cores::description()),
         format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()),
-        format!("{server}, without persistence, on a unix socket"),
+        format!("{server}, without persistence, on a unix socket unless a figure says otherwise"),
         output("rustc", &["--version"]),
         output("date", &["-u", "+%F"]),
     ]

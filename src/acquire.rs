@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::allocation::Allocation;
-use crate::claim::Refusal;
 use crate::error::{Error, Result};
 use crate::name::PoolName;
+use crate::outcome::Refusal;
 use crate::ticket::{Priority, Ticket};
 
 /// How long a claim waits for its turn, and how urgent it is. Without a deadline by default.

@@ -2,11 +2,12 @@
 
 use tokio::sync::watch;
 
-use crate::claim::{FencingNumber, Grant, Released, Units};
+use crate::amount::Units;
 use crate::error::Result;
 use crate::execution::ExecutionId;
 use crate::keeper::{Held, Keeper};
 use crate::name::{AllocationToken, PoolName};
+use crate::outcome::{FencingNumber, Grant, Released};
 
 /// Units that are held as long as this guard is. Its lease, if the claim has one, is renewed in the background.
 ///

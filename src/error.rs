@@ -2,8 +2,8 @@
 
 use std::error::Error as StdError;
 
-use crate::claim::Limit;
 use crate::name::{Member, PoolName};
+use crate::outcome::Limit;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

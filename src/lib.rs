@@ -2,6 +2,7 @@
 
 mod acquire;
 mod allocation;
+mod amount;
 mod audit;
 mod backend;
 mod claim;
@@ -15,6 +16,7 @@ mod manager;
 mod memory;
 mod name;
 mod noop;
+mod outcome;
 mod pool;
 mod proxy;
 #[cfg(feature = "redis")]
@@ -25,11 +27,9 @@ mod ticket;
 
 pub use acquire::{Acquired, AcquiredAll, Wait};
 pub use allocation::Allocation;
+pub use amount::{Lease, Quota, ResourceConstraint, ResourceConstraintsSpec, Units};
 pub use backend::Backend;
-pub use claim::{
-    AllocationStatus, Claim, Claimant, FencingNumber, Grant, Joint, JointOutcome, Lease, Limit,
-    Outcome, Quota, Refusal, Released, ResourceConstraint, ResourceConstraintsSpec, Units,
-};
+pub use claim::{Claim, Claimant, Joint};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{BackendType, Config, RedisConfig};
 pub use error::{Error, Result};
@@ -41,6 +41,9 @@ pub use name::{
     AllocationToken, Holder, MAX_NAME_LENGTH, Member, PluginId, PoolName, ResourceNamespace,
 };
 pub use noop::NoopBackend;
+pub use outcome::{
+    AllocationStatus, FencingNumber, Grant, JointOutcome, Limit, Outcome, Refusal, Released,
+};
 pub use pool::{
     CheckReport, Cursor, Deletion, Drift, GrantRecord, Holding, HoldingsPage, PoolQuota, PoolUsage,
     QuotaChange, RepairReport, Revocation, RevocationRecord,

@@ -7,12 +7,14 @@ use uuid::Uuid;
 
 use crate::acquire::{Acquired, Wait};
 use crate::allocation::Allocation;
+use crate::amount::{Lease, Quota, ResourceConstraintsSpec, Units};
 use crate::backend::Backend;
-use crate::claim::{Claim, FencingNumber, Lease, Quota, Released, ResourceConstraintsSpec, Units};
+use crate::claim::Claim;
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::manager::Manager;
 use crate::name::{AllocationToken, Holder, PluginId, PoolName, ResourceNamespace};
+use crate::outcome::{FencingNumber, Released};
 use crate::pool::{Cursor, Revocation};
 
 /// How long a lock outlives a process that died, unless set otherwise.

@@ -7,16 +7,15 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 
 use crate::acquire::{Acquired, AcquiredAll, Wait};
+use crate::amount::{Lease, Quota, ResourceConstraintsSpec};
 use crate::backend::Backend;
-use crate::claim::{
-    AllocationStatus, Claim, Claimant, Joint, JointOutcome, Lease, Outcome, Quota, Released,
-    ResourceConstraintsSpec,
-};
+use crate::claim::{Claim, Claimant, Joint};
 use crate::error::Result;
 use crate::execution::ExecutionId;
 use crate::keeper::{Held, Keeper, Patience, Request};
 use crate::lock::Locks;
 use crate::name::{AllocationToken, Holder, PluginId, PoolName, ResourceNamespace};
+use crate::outcome::{AllocationStatus, JointOutcome, Outcome, Released};
 use crate::proxy::TaskResourceManager;
 use crate::registered::Registered;
 use crate::ticket::{TicketRequest, Turn};
@@ -189,6 +188,37 @@ impl Manager {
         Ok(turn)
     }
 
+    /// Claims units of several pools in one step, all or nothing, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](crate::Error::InvalidArgument) if a pool is named twice; else as [`allocate`](Self::allocate). Nothing is granted then.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, all of the tokens may be held, or none.
+    pub async fn allocate_all(
+        &self,
+        execution: &ExecutionId,
+        claims: &[Joint],
+    ) -> Result<JointOutcome> {
+        let Inner { registered, holder, .. } = &*self.0;
+        claims.iter().try_for_each(|joint| registered.check(&joint.pool))?;
+        let held = |Joint { pool, claim, .. }: &Joint| held(pool, execution, &claim.token);
+        self.settled(claims.iter().map(held)).await;
+        let constraints = ResourceConstraintsSpec::NONE; // each claim brings its own
+        let claimant = Claimant { execution, constraints, holder };
+        let outcome = registered.allocate_all(claimant, claims).await?;
+        if let JointOutcome::Granted(_) = outcome {
+            for Joint { pool, claim, .. } in claims {
+                if let Some(lease) = claim.lease {
+                    self.keep(pool, execution, &claim.token, lease);
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
     /// Claims units and waits for them, in the order of the pool.
     ///
     /// # Errors
@@ -233,19 +263,6 @@ impl Manager {
         self.keeper()?.acquire(Request { patience: Patience::None, ..request }).await
     }
 
-    /// The locks of this manager's backend, kept alive by its keeper.
-    pub fn locks(&self) -> Locks {
-        Locks::of(self.clone())
-    }
-
-    pub(crate) async fn register(&self, pool: &PoolName, quota: Quota) -> Result<()> {
-        self.0.registered.register(pool, quota).await
-    }
-
-    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
-        self.0.registered.backend()
-    }
-
     /// Claims units of several pools, all or nothing, and waits for them.
     ///
     /// All are decided in one step if they are free. Else the claims wait in the order of the pools' names, each holding
@@ -268,37 +285,6 @@ impl Manager {
         let request = |joint| self.request(execution, joint, wait);
         let requests = claims.into_iter().map(request).collect::<Result<_>>()?;
         self.keeper()?.acquire_all(requests).await
-    }
-
-    /// Claims units of several pools in one step, all or nothing, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidArgument`](crate::Error::InvalidArgument) if a pool is named twice; else as [`allocate`](Self::allocate). Nothing is granted then.
-    ///
-    /// # Cancel safety
-    ///
-    /// If the future is dropped, all of the tokens may be held, or none.
-    pub async fn allocate_all(
-        &self,
-        execution: &ExecutionId,
-        claims: &[Joint],
-    ) -> Result<JointOutcome> {
-        let Inner { registered, holder, .. } = &*self.0;
-        claims.iter().try_for_each(|joint| registered.check(&joint.pool))?;
-        let held = |Joint { pool, claim, .. }: &Joint| held(pool, execution, &claim.token);
-        self.settled(claims.iter().map(held)).await;
-        let constraints = ResourceConstraintsSpec::NONE; // each claim brings its own
-        let claimant = Claimant { execution, constraints, holder };
-        let outcome = registered.allocate_all(claimant, claims).await?;
-        if let JointOutcome::Granted(_) = outcome {
-            for Joint { pool, claim, .. } in claims {
-                if let Some(lease) = claim.lease {
-                    self.keep(pool, execution, &claim.token, lease);
-                }
-            }
-        }
-        Ok(outcome)
     }
 
     /// Gives back what the tokens of one execution hold, or withdraws their tickets, in one round trip.
@@ -326,6 +312,19 @@ impl Manager {
             keeper.forget(tokens.iter().map(|token| held(pool, execution, token)).collect());
         }
         registered.release(pool, execution, tokens).await
+    }
+
+    /// The locks of this manager's backend, kept alive by its keeper.
+    pub fn locks(&self) -> Locks {
+        Locks::of(self.clone())
+    }
+
+    pub(crate) async fn register(&self, pool: &PoolName, quota: Quota) -> Result<()> {
+        self.0.registered.register(pool, quota).await
+    }
+
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        self.0.registered.backend()
     }
 
     /// Waits until what was dropped before cannot give these tokens back any more.

@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use crate::backend::Backend;
-use crate::claim::{Claim, Claimant, Grant, Joint, JointOutcome, Outcome, Released};
+use crate::claim::{Claim, Claimant, Joint};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
+use crate::outcome::{Grant, JointOutcome, Outcome, Released};
 use crate::pool::{
     CheckReport, Cursor, Deletion, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, RepairReport,
     Revocation, RevocationRecord,

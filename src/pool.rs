@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use crate::claim::{FencingNumber, Quota, Units};
+use crate::amount::{Quota, Units};
 use crate::error::Result;
 use crate::execution::Scope;
 use crate::name::{Member, check_printable};
+use crate::outcome::FencingNumber;
 use crate::ticket::{Order, Weight};
 
 /// A change to a pool's quota.

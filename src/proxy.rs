@@ -7,11 +7,13 @@ use async_trait::async_trait;
 
 use crate::acquire::{Acquired, Wait};
 use crate::allocation::Allocation;
-use crate::claim::{AllocationStatus, Claim, Outcome, Released, ResourceConstraintsSpec};
+use crate::amount::ResourceConstraintsSpec;
+use crate::claim::Claim;
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::manager::{Manager, ResourceManager};
 use crate::name::{AllocationToken, PluginId, PoolName, ResourceNamespace};
+use crate::outcome::{AllocationStatus, Outcome, Released};
 use crate::ticket::{TicketRequest, Turn};
 
 /// Which token was granted in which resource: what Flyte's task events carry as

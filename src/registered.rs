@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::amount::Quota;
 use crate::backend::Backend;
-use crate::claim::{Claim, Claimant, Joint, JointOutcome, Outcome, Quota, Released};
+use crate::claim::{Claim, Claimant, Joint};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, PoolName};
+use crate::outcome::{JointOutcome, Outcome, Released};
 use crate::pool::QuotaChange;
 use crate::ticket::{TicketRequest, Turn};
 

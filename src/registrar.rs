@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::amount::Quota;
 use crate::backend::Backend;
-use crate::claim::Quota;
 use crate::config::DEFAULT_MAX_QUOTA;
 use crate::error::{Error, Result};
 use crate::manager::Manager;

@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
-use crate::claim::{FencingNumber, Grant, Lease, Refusal, Units};
+use crate::amount::{Lease, Units};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName, check_part};
+use crate::outcome::{FencingNumber, Grant, Refusal};
 use crate::pool::Cursor;
 
 /// How urgent a waiting claim is in a pool whose order is [`Order::Priority`]: 0 to 9, the most urgent.

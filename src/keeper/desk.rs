@@ -17,10 +17,12 @@ use super::returns::{Returning, Returns};
 use super::{Command, Held, Keeper, Patience, Request, gone};
 use crate::acquire::{Acquired, AcquiredAll};
 use crate::allocation::Allocation;
-use crate::claim::{Claimant, Grant, JointOutcome, Released, ResourceConstraintsSpec};
+use crate::amount::ResourceConstraintsSpec;
+use crate::claim::Claimant;
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{Holder, PoolName};
+use crate::outcome::{Grant, JointOutcome, Released};
 use crate::registered::Registered;
 use crate::ticket::{Channel, Notice, Renewal};
 

@@ -15,11 +15,13 @@ use self::desk::Desk;
 use self::renewals::{Term, third};
 use self::returns::{Returning, Returns};
 use crate::acquire::{Acquired, AcquiredAll};
+use crate::amount::Lease;
 use crate::backend::Backend;
-use crate::claim::{Joint, Lease, Released};
+use crate::claim::Joint;
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Holder, Member, PoolName};
+use crate::outcome::Released;
 use crate::registered::Registered;
 use crate::ticket::Priority;
 

@@ -9,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::desk::Desk;
 use super::renewals::{Call, Entry, Id, Term};
 use super::{Patience, Request, gone};
-use crate::claim::{Claim, FencingNumber, Grant, Joint, Lease, Outcome, Refusal};
+use crate::amount::Lease;
+use crate::claim::{Claim, Joint};
 use crate::error::Result;
+use crate::outcome::{FencingNumber, Grant, Outcome, Refusal};
 use crate::ticket::{Ticket, TicketRequest, Turn};
 
 /// How long a ticket outlives its process, and so does what was handed to it.

@@ -8,9 +8,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Held;
-use crate::claim::{FencingNumber, Lease};
+use crate::amount::Lease;
 use crate::error::Result;
 use crate::name::{Member, PoolName};
+use crate::outcome::FencingNumber;
 use crate::ticket::Renewed;
 
 /// Entries that are due within this part of their interval are renewed along with the first one.

@@ -5,12 +5,12 @@ use std::collections::hash_map::Entry;
 use super::now::Now;
 use super::pool::{Pool, Record};
 use super::queue::Waiting;
-use crate::claim::{
-    Claim, Claimant, FencingNumber, Grant, Lease, Limit, Outcome, Refusal, Released,
-};
+use crate::amount::Lease;
+use crate::claim::{Claim, Claimant};
 use crate::error::{Error, Result};
 use crate::execution::{ExecutionId, Scope};
 use crate::name::{AllocationToken, Member};
+use crate::outcome::{FencingNumber, Grant, Limit, Outcome, Refusal, Released};
 use crate::ticket::{Renewal, Renewed, Ticket, TicketRequest, Turn};
 
 /// A claim with all that is known of who makes it.

@@ -25,11 +25,12 @@ use self::claims::Asked;
 use self::now::Now;
 use self::pool::Pool;
 use crate::backend::Backend;
-use crate::claim::{Claim, Claimant, Joint, JointOutcome, Outcome, Released};
+use crate::claim::{Claim, Claimant, Joint};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
+use crate::outcome::{JointOutcome, Outcome, Released};
 use crate::pool::{
     CheckReport, Cursor, Deletion, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, RepairReport,
     Revocation, RevocationRecord,
@@ -168,11 +169,9 @@ impl Backend for MemoryBackend {
     }
 
     async fn allocate_all(&self, claimant: Claimant<'_>, claims: &[Joint]) -> Result<JointOutcome> {
+        Joint::check_distinct(claims)?;
         let mut names: Vec<_> = claims.iter().map(|joint| &joint.pool).collect();
         names.sort_unstable();
-        if let Some(twice) = names.iter().zip(names.iter().skip(1)).find(|(a, b)| a == b) {
-            return Err(Error::invalid("pool", twice.0, "must be named once"));
-        }
         let pools = self.inner.pools.read().unwrap_or_else(PoisonError::into_inner);
         // In the order of their names, so that two calls cannot wait for each other.
         let mut locked: HashMap<_, _> =

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::now::{Now, time_of_millis, time_of_seconds};
 use super::pool::Pool;
 use crate::audit::Recorded;
-use crate::claim::{FencingNumber, Released};
 use crate::error::{Error, Result};
 use crate::name::Member;
+use crate::outcome::{FencingNumber, Released};
 use crate::pool::{
     CheckReport, Cursor, Deletion, GrantRecord, Holding, HoldingsPage, PoolQuota, PoolUsage,
     QuotaChange, Revocation, RevocationRecord,

@@ -9,8 +9,9 @@ use super::now::Now;
 use super::queue::{Filed, Queue, Waiting, scope_of};
 use super::scopes::Scopes;
 use super::scored::Scored;
-use crate::claim::{FencingNumber, Limit, Refusal, Units};
+use crate::amount::Units;
 use crate::name::{Member, PoolName};
+use crate::outcome::{FencingNumber, Limit, Refusal};
 use crate::pool::RevocationRecord;
 use crate::ticket::{Channel, Notice};
 

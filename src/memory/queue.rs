@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::now::Now;
 use super::ranks::Ranks;
 use super::scored::Scored;
-use crate::claim::{ResourceConstraintsSpec, Units};
+use crate::amount::{ResourceConstraintsSpec, Units};
 use crate::name::Member;
 use crate::ticket::{Channel, Order, Priority, Weight};
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::claim::{Limit, Refusal, ResourceConstraintsSpec};
+use crate::amount::ResourceConstraintsSpec;
 use crate::execution::Scope;
+use crate::outcome::{Limit, Refusal};
 
 /// Units in use by each project and by each of its domains, kept as counters so that looking costs the same whatever the
 /// number of grants. What uses nothing is not kept.

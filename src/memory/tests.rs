@@ -5,15 +5,14 @@ use std::time::{Duration, SystemTime};
 
 use super::MemoryBackend;
 use super::pool::{ENDED, HANDED};
+use crate::amount::{Lease, Quota, ResourceConstraintsSpec, Units};
 use crate::backend::Backend as _;
-use crate::claim::{
-    Claim, Claimant, FencingNumber, Joint, JointOutcome, Lease, Limit, Outcome, Quota, Refusal,
-    Released, ResourceConstraintsSpec, Units,
-};
+use crate::claim::{Claim, Claimant, Joint};
 use crate::clock::{Clock as _, ManualClock};
 use crate::error::{Error, Result};
 use crate::execution::{ExecutionId, Scope};
 use crate::name::{AllocationToken, Holder, Member, PoolName};
+use crate::outcome::{FencingNumber, JointOutcome, Limit, Outcome, Refusal, Released};
 use crate::pool::{Cursor, Deletion, QuotaChange, Revocation};
 use crate::ticket::{
     Inbox, Notice, Order, Priority, QueueChange, Renewal, Renewed, Ticket, TicketRequest, Turn,
@@ -710,7 +709,7 @@ async fn several_pools_grant_all_or_nothing() -> Result<()> {
     let both = [joint(&stage.pool), joint(&other)];
     let twice = [joint(&stage.pool), joint(&other), joint(&stage.pool)];
     let error = stage.backend.allocate_all(claimant, &twice).await.err();
-    assert!(matches!(error, Some(Error::InvalidArgument { field: "pool", .. })), "{error:?}");
+    assert!(matches!(error, Some(Error::InvalidArgument { field: "pools", .. })), "{error:?}");
 
     let full = self::want("p", "full")?;
     stage.take(&full).await?;

@@ -9,13 +9,12 @@ use super::keys::{PoolKeys, ScopeFields};
 use super::remote::{BATCH, RemotePool, unexpected};
 use super::reply::{Answer, Fields, Full, What};
 use super::scripts::{self, Call};
-use crate::claim::{
-    Claim, Claimant, FencingNumber, Grant, Joint, JointOutcome, Lease, Limit, Outcome, Refusal,
-    Released, ResourceConstraintsSpec,
-};
+use crate::amount::{Lease, ResourceConstraintsSpec};
+use crate::claim::{Claim, Claimant, Joint};
 use crate::error::{Error, Result};
 use crate::execution::{ExecutionId, Scope};
 use crate::name::{AllocationToken, Member};
+use crate::outcome::{FencingNumber, Grant, JointOutcome, Limit, Outcome, Refusal, Released};
 use crate::ticket::{Renewal, Renewed, Ticket, TicketRequest, Turn};
 
 /// Stands for an argument that is not given.
@@ -187,8 +186,8 @@ pub(super) async fn allocate_all(
     claimant: Claimant<'_>,
     claims: &[Joint],
 ) -> Result<JointOutcome> {
-    let operation = "allocate_all";
-    let execution = claimant.execution;
+    let Some(first) = claims.first() else { return Ok(JointOutcome::Granted(Vec::new())) };
+    let (operation, execution) = ("allocate_all", claimant.execution);
     let pools: Vec<_> = claims.iter().map(|joint| PoolKeys::new(&joint.pool)).collect();
     let keys: Vec<_> = pools.iter().flat_map(PoolKeys::all).collect();
     let mut call = scripts::ALLOCATE_ALL.on(&keys);
@@ -199,7 +198,6 @@ pub(super) async fn allocate_all(
         add_lease(&mut call, joint.claim.lease);
     }
     // What is wrong with a key is found by the pool's own calls; here any pool may say it.
-    let Some(first) = claims.first() else { return Ok(JointOutcome::Granted(Vec::new())) };
     let reply = RemotePool::new(connections, &first.pool).call(&call).await?;
     let mut fields = Fields::new(reply).ok_or_else(|| unexpected(operation, "not an array"))?;
     let refused = fields.number().ok_or_else(|| unexpected(operation, "no number"))?;

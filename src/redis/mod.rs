@@ -19,11 +19,12 @@ use self::connect::{Connections, Lane};
 use self::keys::{POOLS, pool_of_key};
 use self::remote::{RemotePool, unexpected, wrong_type};
 use crate::backend::Backend;
-use crate::claim::{Claim, Claimant, Joint, JointOutcome, Outcome, Released};
+use crate::claim::{Claim, Claimant, Joint};
 use crate::config::RedisConfig;
 use crate::error::Result;
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
+use crate::outcome::{JointOutcome, Outcome, Released};
 use crate::pool::{
     CheckReport, Cursor, Deletion, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, RepairReport,
     Revocation, RevocationRecord,

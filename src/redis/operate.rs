@@ -9,10 +9,10 @@ use super::keys::{PoolKeys, project_of_weight, scope_of_field};
 use super::remote::{PAGE, RemotePool, unexpected};
 use super::reply::{Answer, Fields, count, pairs, parse_record, parse_ticket};
 use super::scripts;
-use crate::claim::{FencingNumber, Released};
 use crate::error::{Error, Result};
 use crate::execution::Scope;
 use crate::name::Member;
+use crate::outcome::{FencingNumber, Released};
 use crate::pool::{
     Cursor, Deletion, Holding, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, Revocation,
     RevocationRecord,

@@ -6,8 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use redis::Value;
 
 use super::keys::pool_of_key;
-use crate::claim::{FencingNumber, Released, Units};
+use crate::amount::Units;
 use crate::name::Member;
+use crate::outcome::{FencingNumber, Released};
 use crate::pool::GrantRecord;
 use crate::ticket::{Notice, TicketRecord};
 
