@@ -23,9 +23,9 @@ test-servers:
 		TOKENPOOL_TEST_SERVER=$$server cargo test --package tokenpool --test tokenpool || exit 1; \
 	done
 
-# The model of the protocol, as deep as some minutes allow; `make test` looks less far.
+# The model of the protocol, further than `make test` looks; one after the other, because each takes gigabytes.
 model:
-	cargo test --release --package tokenpool --no-default-features --lib in_depth -- --ignored
+	cargo test --release --package tokenpool --no-default-features --lib in_depth -- --ignored --nocapture --test-threads 1
 
 examples:
 	for name in $(EXAMPLES); do cargo run --quiet --example $$name || exit 1; done

@@ -63,7 +63,7 @@ struct Bounds {
 /// What `cargo test` looks at, in some ten seconds.
 const QUICK: Bounds = Bounds { acts: 4, ticks: 2, states: 40_000 };
 /// What is looked at when asked for.
-const DEEP: Bounds = Bounds { acts: 5, ticks: 3, states: 500_000 };
+const DEEP: Bounds = Bounds { acts: 5, ticks: 3, states: 900_000 };
 
 /// The pool's clients, and whom messages are from and for: a number below [`CLIENTS`].
 #[derive(Debug)]
@@ -575,7 +575,19 @@ fn fair_with_a_capped_project() -> Result<()> {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes half a minute when optimized"]
 fn fifo_in_depth() -> Result<()> {
     explore(DEEP, Order::Fifo, capped_project())
+}
+
+#[test]
+#[ignore = "takes half a minute when optimized"]
+fn priority_in_depth() -> Result<()> {
+    explore(DEEP, Order::Priority, capped_domain())
+}
+
+#[test]
+#[ignore = "takes half a minute when optimized"]
+fn fair_in_depth() -> Result<()> {
+    explore(DEEP, Order::Fair, capped_project())
 }
