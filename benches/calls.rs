@@ -250,6 +250,7 @@ impl Calls {
     ) {
         cmd.arg(&of.execution);
         self.add_scopes(cmd, of);
+        cmd.arg("-"); // whatever they hold
         for token in tokens {
             cmd.arg(of.member(token));
         }

@@ -101,9 +101,13 @@ end
 local millis = (due or queued) and settle() or look()
 local project_name, domain_name = scope_of(member)
 
--- A claim that waited takes over what was handed to it for as long as its ticket lasted.
+-- Gives the member the claim's own lease, or none.
 local function take()
-  if lease ~= '-' then lasts(member, millis + lease) elseif ticket ~= '-' then call('ZREM', leases, member) end
+  if lease ~= '-' then
+    lasts(member, millis + lease)
+  elseif ticket ~= '-' or counters[4] then
+    call('ZREM', leases, member)
+  end
 end
 
 local record = call('HGET', grants, member)
@@ -121,9 +125,8 @@ if held_units then
 end
 
 local function granted()
-  local number = grant(member, units, holder, execution, project_name, domain_name)
   take()
-  return 'granted ' .. number
+  return 'granted ' .. grant(member, units, holder, execution, project_name, domain_name)
 end
 -- Another writer holds it without a record, so it was never counted: from now on it is.
 if added == 1 or call('SISMEMBER', pool, member) == 1 then

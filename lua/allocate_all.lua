@@ -5,7 +5,7 @@
 -- pool
 -- Returns {0, answer of each pool: granted, held}, or {number of the pool that refused, its answer (see README.md): pool,
 -- project, domain, queue, conflict, unregistered, newer}; then nothing was granted
--- Cost: at most 24 commands for each pool, whatever the number of holders and scopes
+-- Cost: at most 25 commands for each pool, whatever the number of holders and scopes
 
 local call = redis.call
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares
@@ -23,6 +23,8 @@ local function prepare()
 end
 
 local function decide(member, units, execution, _, project, domain, project_cap, domain_cap)
+  -- Shows the key's type before anything is changed.
+  call('ZCARD', leases)
   local record = call('HGET', grants, member)
   local held_units, held_fence, held_by
   if record then held_units, held_fence, held_by = string.match(record, '^(%d+) (%d+) %d+ %S+ (.*)$') end
@@ -65,6 +67,6 @@ for i = 1, pools do
     -- Another writer may have removed it.
     call('SADD', pool, member)
   end
-  if lease ~= '-' then lasts(member, millis + lease) end
+  if lease ~= '-' then lasts(member, millis + lease) else call('ZREM', leases, member) end
 end
 return { 0, unpack(answers) }

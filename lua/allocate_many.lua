@@ -102,7 +102,9 @@ for i = 7, #ARGV, 3 do
     issued, taken = issued + units, taken + units
     in_project, in_domain = in_project + units, in_domain + units
   end
-  if lease ~= '-' and (take or held) then
+  if held and lease == '-' and (due or soonest) then
+    call('ZREM', leases, member)
+  elseif lease ~= '-' and (take or held) then
     if lease ~= last_lease then last_lease, ends = lease, string.format('%.0f', millis + lease) end
     call('ZADD', leases, ends, member)
     if not soonest or ends + 0 < soonest + 0 then soonest = ends end

@@ -12,7 +12,8 @@
 -- ARGV[1] execution: name of the one that may release
 -- ARGV[2] project: field p:<project> of usage
 -- ARGV[3] domain: field d:<project>:<domain> of usage
--- ARGV[4..] member: ex:<project>:<domain>:<execution>-<token>
+-- ARGV[4] number: the fencing number of the grant to give back, or - for any grant or ticket
+-- ARGV[5..] member: ex:<project>:<domain>:<execution>-<token>
 -- Returns an array with an answer (see README.md) per member: released, withdrawn, unheld; or one answer for all:
 -- unregistered, newer
 -- Cost: 4 commands (5 where leases are held), and 3 for each member (4 where leases are held), whatever the number of
@@ -20,19 +21,19 @@
 
 local call, pcall = redis.call, redis.pcall
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
-local execution, project, domain = unpack(ARGV, 1, 3)
+local execution, project, domain, number = unpack(ARGV, 1, 4)
 
 local counters = call('HMGET', usage, 'schema', project, domain, 'due', 'tickets')
 if counters[1] ~= '1' then return counters[1] and 'newer ' .. counters[1] or 'unregistered' end
 local due, queued = counters[4], counters[5]
 
 local answers, returned = {}, 0
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   local member, answer = ARGV[i], 'unheld'
   local record = call('HGET', grants, member)
-  local units, held_by
-  if record then units, held_by = string.match(record, '^(%d+) %d+ %d+ %S+ (.*)$') end
-  if not units or held_by == execution or held_by == '' then
+  local units, fence, held_by
+  if record then units, fence, held_by = string.match(record, '^(%d+) (%d+) %d+ %S+ (.*)$') end
+  if (not units or held_by == execution or held_by == '') and (number == '-' or number == fence) then
     local removed = pcall('SREM', pool, member)
     if removed ~= 0 and removed ~= 1 then return removed end
     if record then
@@ -66,8 +67,8 @@ if due or queued then
   --- include queue.lua
   local millis = look()
   for i, answer in ipairs(answers) do
-    local member = ARGV[i + 3]
-    local ticket = answer == 'unheld' and call('HGET', tickets, member)
+    local member = ARGV[i + 4]
+    local ticket = answer == 'unheld' and number == '-' and call('HGET', tickets, member)
     if ticket and select(8, parts(ticket)) == execution then
       withdraw(member, ticket)
       answers[i] = 'withdrawn'

@@ -96,13 +96,6 @@ impl Acquired {
 pub enum AcquiredAll {
     /// The units are held as long as the guards are, which stand in the order of the claims.
     Granted(Vec<Allocation>),
-    /// They are not free, and the claim was not to wait.
-    Refused {
-        /// The first pool that refused.
-        pool: PoolName,
-        /// Why.
-        refusal: Refusal,
-    },
     /// Time was up, and nothing is held.
     TimedOut {
         /// The pool that was waited for at last.

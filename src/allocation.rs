@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use crate::amount::Units;
 use crate::error::Result;
 use crate::execution::ExecutionId;
-use crate::keeper::{Held, Keeper};
+use crate::keeper::{Held, Id, Keeper};
 use crate::name::{AllocationToken, PoolName};
 use crate::outcome::{FencingNumber, Grant, Released};
 
@@ -24,18 +24,22 @@ pub struct Allocation {
     keeper: Option<Keeper>,
     held: Held,
     grant: Grant,
-    /// Turns true when the lease is lost; none where there is no lease.
-    lost: Option<watch::Receiver<bool>>,
+    /// None where there is no lease.
+    kept: Option<Kept>,
+}
+
+/// A lease that the keeper renews.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// What the keeper calls it.
+    pub(crate) entry: Id,
+    /// Turns true when it is lost.
+    pub(crate) lost: watch::Receiver<bool>,
 }
 
 impl Allocation {
-    pub(crate) fn new(
-        keeper: Keeper,
-        held: Held,
-        grant: Grant,
-        lost: Option<watch::Receiver<bool>>,
-    ) -> Self {
-        Self { keeper: Some(keeper), held, grant, lost }
+    pub(crate) fn new(keeper: Keeper, held: Held, grant: Grant, kept: Option<Kept>) -> Self {
+        Self { keeper: Some(keeper), held, grant, kept }
     }
 
     /// Gives the units back, and hands them on to whoever waits for them.
@@ -51,7 +55,7 @@ impl Allocation {
     /// guard.
     pub async fn release(mut self) -> Result<Released> {
         match self.keeper.take() {
-            Some(keeper) => keeper.release(self.held.clone()).await,
+            Some(keeper) => keeper.release(self.held.clone(), self.entry()).await,
             None => Ok(Released::NotHeld),
         }
     }
@@ -63,7 +67,7 @@ impl Allocation {
     ///
     /// It may be dropped and asked for again.
     pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
-        let lost = self.lost.clone();
+        let lost = self.kept.as_ref().map(|kept| kept.lost.clone());
         async move {
             let Some(mut lost) = lost else { return std::future::pending().await };
             // The other end is gone when the lease was forgotten on purpose: released, not lost.
@@ -75,7 +79,11 @@ impl Allocation {
 
     /// Whether the lease is known to be lost.
     pub fn is_lost(&self) -> bool {
-        self.lost.as_ref().is_some_and(|lost| *lost.borrow())
+        self.kept.as_ref().is_some_and(|kept| *kept.lost.borrow())
+    }
+
+    fn entry(&self) -> Option<Id> {
+        self.kept.as_ref().map(|kept| kept.entry)
     }
 
     /// The grant's number, larger than that of every earlier grant of the pool; none from `noop`.
@@ -111,7 +119,7 @@ impl Drop for Allocation {
         // What is lost may be held again, by another claim of the same token.
         let lost = self.is_lost();
         if let Some(keeper) = self.keeper.take().filter(|_| !lost) {
-            keeper.release_later(self.held.clone());
+            keeper.release_later(self.held.clone(), self.entry());
         }
     }
 }

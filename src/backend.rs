@@ -9,7 +9,7 @@ use crate::claim::{Claim, Claimant, Joint};
 use crate::error::Result;
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
-use crate::outcome::{JointOutcome, Outcome, Released};
+use crate::outcome::{FencingNumber, JointOutcome, Outcome, Released};
 use crate::pool::{
     CheckReport, Cursor, Deletion, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, RepairReport,
     Revocation, RevocationRecord,
@@ -129,6 +129,20 @@ pub trait Backend: Debug + Send + Sync + 'static {
         execution: &ExecutionId,
         tokens: &[AllocationToken],
     ) -> Result<Vec<Released>>;
+
+    /// Gives back one grant: what the token holds only if it is under this number. A later grant of the token stays, and so
+    /// does its ticket.
+    ///
+    /// # Errors
+    ///
+    /// As [`release`](Self::release).
+    async fn release_grant(
+        &self,
+        pool: &PoolName,
+        execution: &ExecutionId,
+        token: &AllocationToken,
+        number: FencingNumber,
+    ) -> Result<Released>;
 
     /// Takes away whatever a member holds, or its ticket, whoever claimed it, and writes down who did so and why.
     ///

@@ -1,5 +1,6 @@
 //! Locks: a mutex is a pool of one unit; a read-write lock is one of which a writer claims all units.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use crate::pool::{Cursor, Revocation};
 
 /// How long a lock outlives a process that died, unless set otherwise.
 const LEASE: Duration = Duration::from_secs(30);
-/// Most readers at once.
-const READERS: u32 = 1_000_000;
+/// Most readers at once. Each write lock takes as many fencing numbers, and these must not outrun the clock's microseconds,
+/// where a pool that was lost begins anew: a thousand write locks a second do not.
+const READERS: u32 = 1_000;
 
 /// Makes locks that all processes share that use the same backend.
 ///
@@ -137,14 +139,17 @@ impl Lock {
 
     async fn force_unlock(&self, revocation: &Revocation) -> Result<u64> {
         let backend = self.manager.backend();
-        let (mut freed, mut from) = (0, Some(Cursor::default()));
+        let (mut members, mut from) = (BTreeSet::new(), Some(Cursor::default()));
         while let Some(cursor) = from {
             let page = backend.holders(&self.pool, cursor, 1000).await?;
-            for holding in page.holdings {
-                let released = backend.revoke(&self.pool, &holding.member, revocation).await?;
-                freed += u64::from(matches!(released, Released::Units(_)));
-            }
+            members.extend(page.holdings.into_iter().map(|holding| holding.member));
             from = page.next;
+        }
+        // Not before all are known: it goes on to others at once.
+        let mut freed = 0;
+        for member in members {
+            let released = backend.revoke(&self.pool, &member, revocation).await?;
+            freed += u64::from(matches!(released, Released::Units(_)));
         }
         Ok(freed)
     }
@@ -214,7 +219,7 @@ impl Mutex {
     }
 }
 
-/// A lock that many readers have at a time, or one writer. Waiting is in the order of asking, so that readers who come later
+/// A lock that up to 1000 readers have at a time, or one writer. Waiting is in the order of asking, so that readers who come later
 /// do not keep a writer waiting.
 #[derive(Clone, Debug)]
 pub struct RwLock(Lock);

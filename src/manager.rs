@@ -5,9 +5,10 @@ use std::fmt::Debug;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::acquire::{Acquired, AcquiredAll, Wait};
-use crate::amount::{Lease, Quota, ResourceConstraintsSpec};
+use crate::amount::{Quota, ResourceConstraintsSpec};
 use crate::backend::Backend;
 use crate::claim::{Claim, Claimant, Joint};
 use crate::error::Result;
@@ -15,7 +16,7 @@ use crate::execution::ExecutionId;
 use crate::keeper::{Held, Keeper, Patience, Request};
 use crate::lock::Locks;
 use crate::name::{AllocationToken, Holder, PluginId, PoolName, ResourceNamespace};
-use crate::outcome::{AllocationStatus, JointOutcome, Outcome, Released};
+use crate::outcome::{AllocationStatus, Grant, JointOutcome, Outcome, Released};
 use crate::proxy::TaskResourceManager;
 use crate::registered::Registered;
 use crate::ticket::{TicketRequest, Turn};
@@ -149,10 +150,11 @@ impl Manager {
         }
         self.settled(claims.iter().map(|claim| held(pool, execution, &claim.token))).await;
         let claimant = Claimant { execution, constraints, holder };
+        let asked = Instant::now();
         let answers = registered.allocate(pool, claimant, claims).await?;
         for (claim, answer) in claims.iter().zip(&answers) {
-            if let (Some(lease), Ok(Outcome::Granted(_))) = (claim.lease, answer) {
-                self.keep(pool, execution, &claim.token, lease);
+            if let Ok(Outcome::Granted(grant)) = answer {
+                self.keep(pool, execution, claim, grant, asked);
             }
         }
         Ok(answers)
@@ -181,9 +183,10 @@ impl Manager {
         registered.check(pool)?;
         self.settled(std::iter::once(held(pool, execution, &claim.token))).await;
         let claimant = Claimant { execution, constraints, holder };
+        let asked = Instant::now();
         let turn = registered.wait(pool, claimant, claim, ticket).await?;
-        if let (Some(lease), Turn::Granted(_)) = (claim.lease, &turn) {
-            self.keep(pool, execution, &claim.token, lease);
+        if let Turn::Granted(grant) = &turn {
+            self.keep(pool, execution, claim, grant, asked);
         }
         Ok(turn)
     }
@@ -208,12 +211,11 @@ impl Manager {
         self.settled(claims.iter().map(held)).await;
         let constraints = ResourceConstraintsSpec::NONE; // each claim brings its own
         let claimant = Claimant { execution, constraints, holder };
+        let asked = Instant::now();
         let outcome = registered.allocate_all(claimant, claims).await?;
-        if let JointOutcome::Granted(_) = outcome {
-            for Joint { pool, claim, .. } in claims {
-                if let Some(lease) = claim.lease {
-                    self.keep(pool, execution, &claim.token, lease);
-                }
+        if let JointOutcome::Granted(grants) = &outcome {
+            for (Joint { pool, claim, .. }, grant) in claims.iter().zip(grants) {
+                self.keep(pool, execution, claim, grant, asked);
             }
         }
         Ok(outcome)
@@ -354,24 +356,25 @@ impl Manager {
         Ok(keeper.get_or_init(|| started))
     }
 
-    /// Has the lease of a grant renewed.
+    /// Has the lease renewed, if there is one, of what was granted to a call sent at `asked`.
     fn keep(
         &self,
         pool: &PoolName,
         execution: &ExecutionId,
-        token: &AllocationToken,
-        lease: Lease,
+        Claim { token, lease, .. }: &Claim,
+        grant: &Grant,
+        asked: Instant,
     ) {
-        if !self.backend().keeps_grants() {
-            return;
-        }
+        let Some(lease) = lease.filter(|_| self.backend().keeps_grants()) else { return };
+        let held = Held { number: grant.fencing_number, ..held(pool, execution, token) };
         match self.keeper() {
-            Ok(keeper) => keeper.keep(held(pool, execution, token), lease),
+            Ok(keeper) => keeper.keep(held, lease, asked),
             Err(error) => tracing::error!(%pool, %token, %error, "the lease cannot be renewed"),
         }
     }
 }
 
 fn held(pool: &PoolName, execution: &ExecutionId, token: &AllocationToken) -> Held {
-    Held { pool: pool.clone(), execution: execution.clone(), token: token.clone() }
+    let (pool, execution) = (pool.clone(), execution.clone());
+    Held { pool, execution, token: token.clone(), number: None }
 }

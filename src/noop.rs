@@ -10,7 +10,7 @@ use crate::claim::{Claim, Claimant, Joint};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
-use crate::outcome::{Grant, JointOutcome, Outcome, Released};
+use crate::outcome::{FencingNumber, Grant, JointOutcome, Outcome, Released};
 use crate::pool::{
     CheckReport, Cursor, Deletion, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, RepairReport,
     Revocation, RevocationRecord,
@@ -92,6 +92,16 @@ impl Backend for NoopBackend {
         tokens: &[AllocationToken],
     ) -> Result<Vec<Released>> {
         Ok(vec![Released::NotHeld; tokens.len()])
+    }
+
+    async fn release_grant(
+        &self,
+        _: &PoolName,
+        _: &ExecutionId,
+        _: &AllocationToken,
+        _: FencingNumber,
+    ) -> Result<Released> {
+        Ok(Released::NotHeld)
     }
 
     async fn revoke(&self, _: &PoolName, _: &Member, _: &Revocation) -> Result<Released> {

@@ -9,7 +9,7 @@ use crate::claim::{Claim, Claimant, Joint};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, PoolName};
-use crate::outcome::{JointOutcome, Outcome, Released};
+use crate::outcome::{FencingNumber, JointOutcome, Outcome, Released};
 use crate::pool::QuotaChange;
 use crate::ticket::{TicketRequest, Turn};
 
@@ -111,6 +111,22 @@ impl Registered {
             Err(error) => {
                 Box::pin(self.revive(error)).await?;
                 self.backend.release(pool, execution, tokens).await
+            }
+            released => released,
+        }
+    }
+
+    pub(crate) async fn release_grant(
+        &self,
+        pool: &PoolName,
+        execution: &ExecutionId,
+        token: &AllocationToken,
+        number: FencingNumber,
+    ) -> Result<Released> {
+        match self.backend.release_grant(pool, execution, token, number).await {
+            Err(error) => {
+                Box::pin(self.revive(error)).await?;
+                self.backend.release_grant(pool, execution, token, number).await
             }
             released => released,
         }

@@ -89,7 +89,7 @@ async fn a_queue_that_lost_keys_is_found_and_built_anew() {
     for (name, path) in [("1", A), ("2", "q/d/x"), ("3", A)] {
         assert!(wait(name, path).await.granted().is_none());
     }
-    for lost in ["queue", "lines", "leases"] {
+    for lost in ["queue", "lines", "turns", "leases"] {
         pool.assert_clean().await;
         let _: () = pool.raw().del(pool.key_of(lost)).unwrap();
         assert!(f.backend.check(&pool.name).await.unwrap().queue_is_broken, "{lost}");

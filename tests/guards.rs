@@ -214,6 +214,63 @@ async fn a_caller_that_blocks_its_runtime_keeps_its_lease() {
     .await;
 }
 
+/// A token may be claimed again, by another process, before an old guard of it is dropped.
+#[tokio::test]
+async fn a_guard_gives_back_its_own_grant_alone() {
+    on_both(async |backend| {
+        let (one, two) =
+            (manager(&backend, &[("own", 1)]).await, manager(&backend, &[("own", 1)]).await);
+        for drops in [false, true] {
+            let old = acquire(&one, "own", claim("t")).await;
+            two.release(&pool("own"), &execution(), &[old.token().clone()]).await.unwrap();
+            let new = acquire(&two, "own", claim("t")).await;
+            if drops {
+                drop(old);
+                // What the old manager does next comes after that.
+                let other = claim("other").with_lease(lease(60_000));
+                let wait = Wait::within(Duration::from_millis(1)).unwrap();
+                let refused = try_for(&one, "own", other, FREE, wait).await.unwrap();
+                assert!(matches!(refused, Acquired::TimedOut(_)), "{refused:?}");
+            } else {
+                assert_eq!(old.release().await.unwrap(), Released::NotHeld);
+            }
+            assert_eq!(in_use(&backend, "own").await, 1);
+            assert_eq!(new.release().await.unwrap(), Released::Units(1));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_guard_of_the_same_token_learns_that_the_units_are_given_back() {
+    on_both(async |backend| {
+        let manager = manager(&backend, &[("shared", 1)]).await;
+        let leased = || claim("t").with_lease(lease(60_000));
+        let (first, second) = (
+            acquire(&manager, "shared", leased()).await,
+            acquire(&manager, "shared", leased()).await,
+        );
+        let first_is_lost = first.lost();
+        assert_eq!(first.release().await.unwrap(), Released::Units(1));
+        within(second.lost()).await;
+        assert!(second.is_lost());
+        // What was given back on purpose is not lost.
+        assert!(tokio::time::timeout(Duration::from_millis(1), first_is_lost).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_guard_is_given_back_after_all_data_is_lost() {
+    let server = Server::start();
+    let backend = connect(&server.url()).await;
+    let manager = manager(&backend, &[("lost", 1)]).await;
+    let held = acquire(&manager, "lost", claim("t")).await;
+    let _: () = redis::cmd("FLUSHALL").query(&mut server.raw()).unwrap();
+    assert_eq!(held.release().await.unwrap(), Released::NotHeld);
+    assert_eq!(in_use(&backend, "lost").await, 0);
+}
+
 #[tokio::test]
 async fn leases_end_with_the_manager() {
     on_both(async |backend| {

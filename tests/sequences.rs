@@ -73,6 +73,11 @@ enum Step {
     ReleaseHeld {
         nth: usize,
     },
+    /// What the nth holder holds, by its own number or another's.
+    ReleaseGrant {
+        nth: usize,
+        of: usize,
+    },
     Release {
         path: usize,
         tokens: Vec<usize>,
@@ -133,7 +138,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..9usize, prop::option::of(millis()), caps(), millis())
             .prop_map(|(nth, lease, caps, millis)| Step::WaitAgain { nth, lease, caps, millis }),
         4 => vec((path(), token(), millis()), 0..6).prop_map(|renewals| Step::Renew { renewals }),
-        20 => (0..9usize).prop_map(|nth| Step::ReleaseHeld { nth }),
+        15 => (0..9usize).prop_map(|nth| Step::ReleaseHeld { nth }),
+        5 => (0..9usize, 0..9usize).prop_map(|(nth, of)| Step::ReleaseGrant { nth, of }),
         5 => (path(), vec(token(), 0..4)).prop_map(|(path, tokens)| Step::Release { path, tokens }),
         2 => (path(), token()).prop_map(|(path, token)| Step::Revoke { path, token }),
         4 => change.prop_map(Step::Change),
@@ -265,6 +271,17 @@ impl Side {
                 let tokens: Vec<_> = tokens.iter().map(|token| TOKENS[*token]).collect();
                 format!("{:?}", pool.release_many(PATHS[*path], &tokens).await.map_err(text))
             }
+            Step::ReleaseGrant { nth, of } => {
+                let held = pool.holdings_if_known().await;
+                let Some((member, record)) = held.get(nth % held.len().max(1)) else {
+                    return String::new();
+                };
+                let (path, token) = number_of(member, record.execution.as_deref().unwrap());
+                let number =
+                    held[if of % 2 == 0 { *nth } else { *of } % held.len()].1.fencing_number;
+                let released = pool.release_grant(PATHS[path], TOKENS[token], number).await;
+                format!("{:?}", released.map_err(text))
+            }
             Step::Revoke { path, token } => {
                 let member = member(PATHS[*path], TOKENS[*token]);
                 let released = backend.revoke(name, &member, &revocation()).await;
@@ -301,21 +318,11 @@ impl Side {
     /// The step with its nth token found; none if there is no such token.
     async fn aim(&self, step: &Step) -> Option<Step> {
         let pool = &self.pools[0];
-        let name_of = |member: &Member, name: &str| {
-            let of = |(path, token): &(usize, usize)| {
-                let path = PATHS[*path];
-                path.ends_with(&format!("/{name}"))
-                    && crate::support::member(path, TOKENS[*token]) == *member
-            };
-            let mut all =
-                (0..PATHS.len()).flat_map(|path| (0..TOKENS.len()).map(move |t| (path, t)));
-            all.find(of).unwrap()
-        };
         match *step {
             Step::ReleaseHeld { nth } => {
                 let held = pool.holdings_if_known().await;
                 let (member, record) = held.get(nth % held.len().max(1))?;
-                let (path, token) = name_of(member, record.execution.as_deref().unwrap());
+                let (path, token) = number_of(member, record.execution.as_deref().unwrap());
                 Some(Step::Release { path, tokens: vec![token] })
             }
             Step::WaitAgain { nth, lease, caps, millis } => {
@@ -327,7 +334,7 @@ impl Side {
                     waits.into_iter().map(|ticket| (ticket.member, ticket.execution, ticket.units));
                 let all: Vec<_> = held.chain(waits).collect();
                 let (member, execution, units) = all.get(nth % all.len().max(1))?;
-                let (path, token) = name_of(member, execution);
+                let (path, token) = number_of(member, execution);
                 let claim = (token, i64::try_from(units.get()).unwrap(), lease);
                 Some(Step::Wait { path, claim, caps, millis, priority: 0, told: true })
             }
@@ -442,6 +449,17 @@ async fn compare(redis: &Fixture, memory: &Fixture, clock: &Clock, steps: &[Step
 }
 
 /// Many tickets that last, and units that come back one holder at a time: what the order of turns is about.
+/// Number of the path and of the token that a member of an execution is made of.
+fn number_of(member: &Member, execution: &str) -> (usize, usize) {
+    let of = |(path, token): &(usize, usize)| {
+        let path = PATHS[*path];
+        path.ends_with(&format!("/{execution}"))
+            && crate::support::member(path, TOKENS[*token]) == *member
+    };
+    let mut all = (0..PATHS.len()).flat_map(|path| (0..TOKENS.len()).map(move |t| (path, t)));
+    all.find(of).unwrap()
+}
+
 fn crowded_step() -> impl Strategy<Value = Step> {
     let caps = (prop::option::weighted(0.2, 2..5i64), prop::option::weighted(0.2, 2..5i64));
     let wait = (0..PATHS.len(), (0..TOKENS.len(), 1..3i64), caps, 0..10i64);

@@ -69,7 +69,7 @@ macro_rules! every_backend {
 
 every_backend! {
     a_batch_of_claims_waits_behind_tickets,
-    a_claim_without_a_lease_leaves_the_lease_of_a_held_token,
+    a_claim_of_a_held_token_gives_it_its_own_lease_or_none,
     a_dead_ticket_is_skipped,
     a_domain_at_its_cap_lets_other_domains_of_its_project_pass,
     a_grant_handed_to_a_dead_waiter_goes_on_to_the_next,
@@ -77,6 +77,7 @@ every_backend! {
     a_hand_off_is_told_to_its_waiter_and_to_nobody_else,
     a_lease_ends_with_the_next_operation_and_not_before,
     a_lease_that_is_over_makes_room_for_the_claim_that_finds_it,
+    a_grant_is_released_by_its_number_alone,
     a_lowered_quota_drops_the_tickets_that_are_larger_when_their_turn_comes,
     a_plain_claim_never_overtakes_a_ticket_that_waits_for_the_quota,
     a_pool_with_tickets_is_not_deleted_unless_forced,
@@ -117,6 +118,7 @@ every_backend! {
     units_are_handed_on_when_a_quota_is_raised,
     units_are_handed_on_when_they_are_released_or_revoked,
     weights_are_kept_by_project,
+    what_was_handed_over_stays_when_it_is_claimed,
 }
 
 const A: &str = "p/d/a";
@@ -332,14 +334,29 @@ async fn claiming_again_renews_the_lease_and_keeps_the_number(w: World) {
     assert_eq!(pool.in_use().await, 0);
 }
 
-async fn a_claim_without_a_lease_leaves_the_lease_of_a_held_token(w: World) {
+async fn a_claim_of_a_held_token_gives_it_its_own_lease_or_none(w: World) {
     let pool = w.pool(1).await;
-    pool.claim_leased(A, "1", 1000).await.granted().unwrap();
-    pool.claim(A, "1").await.granted().unwrap();
-    assert_eq!(pool.lease_left(A, "1").await, Some(Duration::from_secs(1)));
-    // One that waits says how it is to be held.
-    pool.wait(A, "1", 1, FREE, &ticket()).await.granted().unwrap();
-    assert_eq!(pool.lease_left(A, "1").await, None);
+    let claimant = execution(A);
+    let joint = [Joint { pool: pool.name.clone(), claim: claim("1", 1), constraints: FREE }];
+    for way in ["alone", "in a batch", "waiting", "of several pools"] {
+        pool.claim_leased(A, "1", 1000).await.granted().unwrap();
+        assert_eq!(pool.lease_left(A, "1").await, Some(Duration::from_secs(1)), "{way}");
+        match way {
+            "alone" => drop(pool.claim(A, "1").await.granted().unwrap()),
+            "in a batch" => {
+                pool.claim_many(A, &[claim("1", 1), claim("2", 1)], FREE).await.unwrap();
+            }
+            "waiting" => drop(pool.wait(A, "1", 1, FREE, &ticket()).await.granted().unwrap()),
+            _ => {
+                let holder = Holder::new("test").unwrap();
+                let claimant =
+                    Claimant { execution: &claimant, constraints: FREE, holder: &holder };
+                let outcome = pool.backend.allocate_all(claimant, &joint).await.unwrap();
+                assert!(matches!(outcome, JointOutcome::Granted(_)));
+            }
+        }
+        assert_eq!(pool.lease_left(A, "1").await, None, "{way}");
+    }
     pool.claim_leased(A, "1", 1000).await.granted().unwrap();
     assert_eq!(pool.lease_left(A, "1").await, Some(Duration::from_secs(1)));
     w.pass(1000);
@@ -797,6 +814,37 @@ async fn a_repeated_waiting_claim_is_checked_against_quota_and_caps(w: World) {
     // When its turn comes it goes.
     pool.release(A, "held").await;
     assert_eq!(pool.usage().await.tickets, 0);
+    pool.assert_clean().await;
+}
+
+/// Also by a claim that would not have waited.
+async fn what_was_handed_over_stays_when_it_is_claimed(w: World) {
+    let pool = w.pool(1).await;
+    pool.claim(A, "held").await.granted().unwrap();
+    waiting(pool.wait(B, "1", 1, FREE, &lasting(1000)).await);
+    pool.release(A, "held").await;
+    pool.claim(B, "1").await.granted().unwrap();
+    w.pass(1000);
+    pool.nudge().await;
+    assert!(pool.holds(B, "1").await);
+}
+
+async fn a_grant_is_released_by_its_number_alone(w: World) {
+    let pool = w.pool(1).await;
+    let first = fence(&pool.claim(A, "1").await);
+    pool.release(A, "1").await;
+    let second = fence(&pool.claim(A, "1").await);
+    assert_eq!(pool.release_grant(A, "1", first).await.unwrap(), Released::NotHeld);
+    assert!(pool.holds(A, "1").await);
+    // A ticket is no grant, and a number is not enough.
+    pool.queue_up(B, "2").await;
+    for (path, name) in [(B, "2"), ("p/d/another", "1")] {
+        assert_eq!(pool.release_grant(path, name, second).await.unwrap(), Released::NotHeld);
+    }
+    assert_eq!(pool.queue().await, ["2"]);
+    assert_eq!(pool.release_grant(A, "1", second).await.unwrap(), Released::Units(1));
+    assert!(pool.holds(B, "2").await);
+    assert_eq!(pool.release_grant(A, "1", second).await.unwrap(), Released::NotHeld);
     pool.assert_clean().await;
 }
 

@@ -16,7 +16,7 @@ use super::renewals::{Entry, Id, Renewals, Term};
 use super::returns::{Returning, Returns};
 use super::{Command, Held, Keeper, Patience, Request, gone};
 use crate::acquire::{Acquired, AcquiredAll};
-use crate::allocation::Allocation;
+use crate::allocation::{Allocation, Kept};
 use crate::amount::ResourceConstraintsSpec;
 use crate::claim::Claimant;
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ use crate::execution::ExecutionId;
 use crate::name::{Holder, PoolName};
 use crate::outcome::{Grant, JointOutcome, Released};
 use crate::registered::Registered;
-use crate::ticket::{Channel, Notice, Renewal};
+use crate::ticket::{Channel, Notice, Renewal, Renewed};
 
 /// How long the last releases may take when the manager is gone.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -104,13 +104,13 @@ impl Desk {
                 let work = |cancelled| async move { desk.acquire_all(&requests, &cancelled).await };
                 self.tasks.spawn(deliver(claims, reply, work));
             }
-            Command::Keep(held, lease) => self.renewals().keep(*held, lease),
-            Command::Forget(held) => {
+            Command::Keep(held, lease, asked) => self.renewals().keep(*held, lease, asked),
+            Command::Forget(held, own) => {
                 let mut renewals = self.renewals();
-                held.iter().for_each(|held| renewals.remove_grants(held));
+                held.iter().for_each(|held| renewals.remove_grants(held, own));
             }
-            Command::Release(returning) => {
-                self.renewals().remove_grants(returning.held());
+            Command::Release(returning, own) => {
+                self.renewals().remove_grants(returning.held(), own);
                 self.give_back(returning);
             }
         }
@@ -125,6 +125,13 @@ impl Desk {
         let id = self.renewals().insert(entry);
         self.earlier.notify_one();
         id
+    }
+
+    /// Notes that an entry was renewed. As [`Renewals::renewed`].
+    pub(super) fn renewed(&self, id: Id, sent: Instant, interval: Duration) -> bool {
+        let is_known = self.renewals().renewed(id, sent, interval);
+        self.earlier.notify_one();
+        is_known
     }
 
     /// The pools, through a connection that is made for the first call.
@@ -192,8 +199,12 @@ impl Desk {
         let mut renewals = self.renewals();
         match answers {
             Ok(answers) => {
-                for (id, answer) in ids.into_iter().zip(answers) {
-                    renewals.settle(id, sent, answer);
+                for ((id, answer), (held, _)) in ids.into_iter().zip(answers).zip(&held) {
+                    // Given back on purpose just now, it is not lost.
+                    match matches!(answer, Ok(Renewed::Lost)) && self.returns.include(held) {
+                        true => drop(renewals.remove(id)),
+                        false => renewals.settle(id, sent, answer),
+                    }
                 }
             }
             Err(Error::UnknownNamespace { .. }) => ids.into_iter().for_each(|id| renewals.lose(id)),
@@ -225,7 +236,7 @@ impl Desk {
     }
 
     async fn release_once(&self, held: &Held) -> Result<Released> {
-        held.release(&**self.pools().await?.backend()).await
+        held.release(self.pools().await?).await
     }
 
     async fn release_until_answered(&self, returning: &Returning) {
@@ -329,8 +340,8 @@ impl Desk {
                     return Ok(AcquiredAll::TimedOut { pool, ticket });
                 }
                 Acquired::Refused(refusal) => {
-                    let pool = request.joint.pool.clone();
-                    return Ok(AcquiredAll::Refused { pool, refusal });
+                    let reply = format!("refused although it waits: {refusal}");
+                    return Err(Error::Protocol { operation: "acquire_all", reply });
                 }
             }
         }
@@ -355,21 +366,21 @@ impl Desk {
         grant: Grant,
         term: Option<Term>,
     ) -> Result<Allocation> {
-        let held = request.held();
+        let held = Held { number: grant.fencing_number, ..request.held() };
         let Some(commands) = self.handle.upgrade() else {
             self.release_later(held);
             return Err(gone("acquire"));
         };
         let leased = request.joint.claim.lease.zip(term);
-        let lost = leased.filter(|_| self.registered.backend().keeps_grants()).map(|leased| {
+        let kept = leased.filter(|_| self.registered.backend().keeps_grants()).map(|leased| {
             let (lease, term) = leased;
             let (sender, lost) = watch::channel(false);
-            self.insert(Entry::grant(held.clone(), lease, term, sender));
-            lost
+            let entry = self.insert(Entry::grant(held.clone(), lease, term, sender));
+            Kept { entry, lost }
         });
         let (returns, registered) = (self.returns.clone(), self.registered.clone());
         let keeper = Keeper { commands, returns, registered };
-        Ok(Allocation::new(keeper, held, grant, lost))
+        Ok(Allocation::new(keeper, held, grant, kept))
     }
 }
 

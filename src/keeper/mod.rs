@@ -12,16 +12,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use self::desk::Desk;
+pub(crate) use self::renewals::Id;
 use self::renewals::{Term, third};
 use self::returns::{Returning, Returns};
 use crate::acquire::{Acquired, AcquiredAll};
 use crate::amount::Lease;
-use crate::backend::Backend;
 use crate::claim::Joint;
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Holder, Member, PoolName};
-use crate::outcome::Released;
+use crate::outcome::{FencingNumber, Released};
 use crate::registered::Registered;
 use crate::ticket::Priority;
 
@@ -55,20 +55,23 @@ pub(crate) enum Patience {
 }
 
 /// What is held or waits: a token of an execution in a pool.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub(crate) pool: PoolName,
     pub(crate) execution: ExecutionId,
     pub(crate) token: AllocationToken,
+    /// Number of the grant that is meant; none is whatever the token holds, or its ticket.
+    pub(crate) number: Option<FencingNumber>,
 }
 
 #[derive(Debug)]
 enum Command {
     Acquire(Box<Request>, Vec<Returning>, oneshot::Sender<Result<Acquired>>),
     AcquireAll(Vec<Request>, Vec<Returning>, oneshot::Sender<Result<AcquiredAll>>),
-    Keep(Box<Held>, Lease),
-    Forget(Vec<Held>),
-    Release(Returning),
+    Keep(Box<Held>, Lease, Instant),
+    /// Renew these no longer; the guard of this entry knows it.
+    Forget(Vec<Held>, Option<Id>),
+    Release(Returning, Option<Id>),
 }
 
 impl Keeper {
@@ -102,27 +105,27 @@ impl Keeper {
         answer.await.unwrap_or_else(|_| Err(gone("acquire_all")))
     }
 
-    /// Renews a lease until it is forgotten, released or lost.
-    pub(crate) fn keep(&self, held: Held, lease: Lease) {
-        self.send(Command::Keep(Box::new(held), lease));
+    /// Renews a lease, granted by a call sent at `asked`, until it is forgotten, released or lost.
+    pub(crate) fn keep(&self, held: Held, lease: Lease, asked: Instant) {
+        self.send(Command::Keep(Box::new(held), lease, asked));
     }
 
     /// Renews these no longer.
     pub(crate) fn forget(&self, held: Vec<Held>) {
-        self.send(Command::Forget(held));
+        self.send(Command::Forget(held, None));
     }
 
-    /// Gives back what is held; without an answer it is tried again in the background.
+    /// Gives back what a guard holds; without an answer it is tried again in the background.
     ///
     /// Asks from here and not from the keeper's thread, so that whoever waits for the units has them sooner.
-    pub(crate) async fn release(&self, held: Held) -> Result<Released> {
+    pub(crate) async fn release(&self, held: Held, own: Option<Id>) -> Result<Released> {
         let returning = Some(self.returns.begin(held.clone()));
-        let mut unanswered = Unanswered { keeper: self, returning };
-        let release = held.release(&**self.registered.backend());
+        let mut unanswered = Unanswered { keeper: self, returning, own };
+        let release = held.release(&self.registered);
         // The keeper's thread is woken only when the connection has sent the call.
         let forget = async {
             tokio::task::yield_now().await;
-            self.send(Command::Forget(vec![held.clone()]));
+            self.send(Command::Forget(vec![held.clone()], own));
         };
         let (released, ()) = tokio::join!(biased; release, forget);
         if !matches!(&released, Err(error) if error.is_retryable()) {
@@ -131,9 +134,9 @@ impl Keeper {
         released
     }
 
-    /// Gives back what is held in the background, trying again until the server answers.
-    pub(crate) fn release_later(&self, held: Held) {
-        self.send(Command::Release(self.returns.begin(held)));
+    /// Gives back what a guard holds in the background, trying again until the server answers.
+    pub(crate) fn release_later(&self, held: Held, own: Option<Id>) {
+        self.send(Command::Release(self.returns.begin(held), own));
     }
 
     /// Waits until nothing that was asked for before can give these tokens back any more.
@@ -151,12 +154,13 @@ impl Keeper {
 struct Unanswered<'a> {
     keeper: &'a Keeper,
     returning: Option<Returning>,
+    own: Option<Id>,
 }
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if let Some(returning) = self.returning.take() {
-            self.keeper.send(Command::Release(returning));
+            self.keeper.send(Command::Release(returning, self.own));
         }
     }
 }
@@ -170,10 +174,16 @@ fn gone(operation: &'static str) -> Error {
 }
 
 impl Held {
-    async fn release(&self, backend: &dyn Backend) -> Result<Released> {
-        let tokens = std::slice::from_ref(&self.token);
-        let released = backend.release(&self.pool, &self.execution, tokens).await?;
-        Ok(released.first().copied().unwrap_or(Released::NotHeld))
+    async fn release(&self, pools: &Registered) -> Result<Released> {
+        let Self { pool, execution, token, number } = self;
+        match number {
+            Some(number) => pools.release_grant(pool, execution, token, *number).await,
+            None => {
+                let tokens = std::slice::from_ref(token);
+                let released = pools.release(pool, execution, tokens).await?;
+                Ok(released.first().copied().unwrap_or(Released::NotHeld))
+            }
+        }
     }
 
     fn key(&self) -> (PoolName, Member) {
@@ -192,6 +202,7 @@ impl Request {
             pool: self.joint.pool.clone(),
             execution: self.execution.clone(),
             token: self.joint.claim.token.clone(),
+            number: None,
         }
     }
 }

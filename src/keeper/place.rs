@@ -55,9 +55,7 @@ impl<'a> Place<'a> {
         loop {
             let asked = Instant::now();
             match self.ask().await {
-                Ok(Turn::Granted(grant)) => {
-                    return Ok(End::Granted(grant, self.request.term(asked)));
-                }
+                Ok(Turn::Granted(grant)) => return Ok(End::Granted(grant, self.term(asked))),
                 Ok(Turn::Waiting(ticket)) => {
                     self.stand(asked, &ticket)?;
                     last = Some(ticket);
@@ -75,6 +73,19 @@ impl<'a> Place<'a> {
                 () = cancelled.cancelled() => return Ok(End::Cancelled),
                 ticket = self.time_is_up(last.clone()) => return Ok(End::TimedOut(ticket)),
             }
+        }
+    }
+
+    /// The time of what was granted to a call sent at `asked`. A renewal of the ticket may have been on its way behind that,
+    /// and then it is the ticket's.
+    fn term(&self, asked: Instant) -> Option<Term> {
+        let term = self.request.term(asked)?;
+        match self.ticket {
+            None => Some(term),
+            Some(_) => Some(Term {
+                ends: term.ends.min(asked + LASTS),
+                due: term.due.min(Instant::now() + TAKEN_OVER),
+            }),
         }
     }
 
@@ -133,7 +144,7 @@ impl<'a> Place<'a> {
         let ends = ticket.retry_after.map_or(RENEWED, |wait| wait + Duration::from_millis(1));
         let interval = ends.clamp(SOONEST, RENEWED);
         if let Some(id) = self.ticket
-            && self.desk.renewals().renewed(id, asked, interval)
+            && self.desk.renewed(id, asked, interval)
         {
             return Ok(());
         }

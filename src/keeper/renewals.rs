@@ -20,7 +20,7 @@ const TOGETHER: u32 = 4;
 const SOONEST: Duration = Duration::from_secs(10);
 
 /// Names an entry.
-pub(super) type Id = u64;
+pub(crate) type Id = u64;
 
 /// The entries, by whom they belong to and by when they are due.
 #[derive(Debug, Default)]
@@ -149,25 +149,28 @@ impl Renewals {
         Some(entry)
     }
 
-    /// Removes the grants of a token.
-    pub(super) fn remove_grants(&mut self, held: &Held) {
+    /// Removes the grants of a token, or the one that is meant. Guards but the one of the entry `own` learn that it is lost.
+    pub(super) fn remove_grants(&mut self, held: &Held, own: Option<Id>) {
         for id in self.grants(held) {
-            self.remove(id);
+            if let Some(Entry { concerns: Concerns::Grant(lost), .. }) = self.remove(id)
+                && own != Some(id)
+            {
+                lost.send_replace(true);
+            }
         }
     }
 
-    /// Keeps a grant that nobody has a guard of. One that is kept already was renewed just now.
-    pub(super) fn keep(&mut self, held: Held, lease: Lease) {
-        let now = Instant::now();
+    /// Keeps a grant that nobody has a guard of. One that is kept already was renewed by the same call, sent at `asked`.
+    pub(super) fn keep(&mut self, held: Held, lease: Lease, asked: Instant) {
         let known = self.grants(&held);
         for id in &known {
             if let Some(entry) = self.entries.get_mut(id) {
                 (entry.lease, entry.interval) = (lease, third(lease));
             }
-            self.renewed(*id, now, third(lease));
+            self.renewed(*id, asked, third(lease));
         }
         if known.is_empty() {
-            let term = Term::new(now, lease, third(lease));
+            let term = Term::new(asked, lease, third(lease));
             self.insert(Entry::grant(held, lease, term, watch::Sender::new(false)));
         }
     }
@@ -247,10 +250,21 @@ impl Renewals {
         entry.under_way = false;
         let interval = entry.interval;
         match (answer, &entry.concerns) {
+            // A later grant of the token is not this one.
+            (Ok(Renewed::Held(number)), Concerns::Grant(_))
+                if number.is_some() && entry.held.number.is_some_and(|own| number != Some(own)) =>
+            {
+                return self.lose(id);
+            }
             (Ok(Renewed::Held(_)), Concerns::Grant(_))
             | (Ok(Renewed::Waiting), Concerns::Ticket(_)) => {}
-            // Its turn came, and the notice was lost; or it is gone, and is asked for again.
-            (_, Concerns::Ticket(call)) => call.ring(),
+            // Its turn came, and the notice was lost.
+            (Ok(Renewed::Held(_)), Concerns::Ticket(call)) => call.ring(),
+            // It is gone, and is asked for again.
+            (_, Concerns::Ticket(call)) => {
+                call.ring();
+                return self.reschedule(id, sent + interval);
+            }
             (_, Concerns::Grant(_)) => return self.lose(id),
         }
         self.renewed(id, sent, interval);
@@ -281,9 +295,14 @@ impl Renewals {
         }
     }
 
+    /// The entries of a token's grants, or of the one that is meant.
     fn grants(&self, held: &Held) -> Vec<Id> {
+        let is_meant = |entry: &Entry| match (entry.held.number, held.number) {
+            (Some(of_entry), Some(meant)) => entry.is_grant() && of_entry == meant,
+            _ => entry.is_grant(),
+        };
         let ids = self.by_member.get(&held.key()).into_iter().flatten().copied();
-        ids.filter(|id| self.entries.get(id).is_some_and(Entry::is_grant)).collect()
+        ids.filter(|id| self.entries.get(id).is_some_and(is_meant)).collect()
     }
 
     fn reschedule(&mut self, id: Id, due: Instant) {

@@ -60,6 +60,13 @@ pub(super) struct Waiting {
 }
 
 impl Returns {
+    /// Whether a token is being given back.
+    pub(super) fn include(&self, held: &Held) -> bool {
+        let state = self.state();
+        let entries = state.by_member.get(&held.key());
+        entries.is_some_and(|entries| entries.values().any(|entry| entry.what != What::Claim))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,7 +5,6 @@ use std::collections::hash_map::Entry;
 use super::now::Now;
 use super::pool::{Pool, Record};
 use super::queue::Waiting;
-use crate::amount::Lease;
 use crate::claim::{Claim, Claimant};
 use crate::error::{Error, Result};
 use crate::execution::{ExecutionId, Scope};
@@ -89,7 +88,7 @@ impl Pool {
         self.settle_if_needed(now);
         let member = asked.member();
         if let Some(grant) = self.held(asked, &member)? {
-            self.take_over(now, asked, &member);
+            self.lease(now, asked, &member);
             return Ok(Turn::Granted(grant));
         }
         let ends = now.millis() + request.time_to_live.millis();
@@ -126,7 +125,7 @@ impl Pool {
         let member = asked.member();
         match self.held(asked, &member)? {
             Some(grant) => {
-                self.lease(now, &member, asked.claim.lease);
+                self.lease(now, asked, &member);
                 Ok(grant)
             }
             None => Ok(self.grant_to(now, asked, member)),
@@ -166,6 +165,23 @@ impl Pool {
         }
         self.settle(now);
         released
+    }
+
+    /// Gives back what a token holds if it is under this number.
+    pub(super) fn release_grant(
+        &mut self,
+        now: Now,
+        execution: &ExecutionId,
+        token: &AllocationToken,
+        number: FencingNumber,
+    ) -> Released {
+        let record = self.grants.get(&Member::new(execution, token));
+        if record.is_none_or(|record| record.fencing_number != number) {
+            self.settle_if_needed(now);
+            return Released::NotHeld;
+        }
+        let released = self.release(now, execution, std::slice::from_ref(token));
+        released.first().copied().unwrap_or(Released::NotHeld)
     }
 
     /// Renews leases and tickets after ending those that are over.
@@ -236,7 +252,7 @@ impl Pool {
     fn decide(&mut self, now: Now, asked: Asked<'_>) -> Result<Outcome> {
         let member = asked.member();
         if let Some(grant) = self.held(asked, &member)? {
-            self.lease(now, &member, asked.claim.lease);
+            self.lease(now, asked, &member);
             return Ok(Outcome::Granted(grant));
         }
         Ok(match self.refusal(asked) {
@@ -300,23 +316,16 @@ impl Pool {
     }
 
     fn grant_to(&mut self, now: Now, asked: Asked<'_>, member: Member) -> Grant {
-        self.lease(now, &member, asked.claim.lease);
+        self.lease(now, asked, &member);
         let (holder, execution) = (asked.holder().to_owned(), asked.execution().to_owned());
         let number = self.grant(now, member, asked.claim.units, holder, execution);
         asked.granted(number, false)
     }
 
-    /// Gives a member its lease; without one it keeps what it has.
-    fn lease(&mut self, now: Now, member: &Member, lease: Option<Lease>) {
-        if let Some(lease) = lease {
-            self.lasts(member, now.millis() + lease.millis());
-        }
-    }
-
-    /// Gives a member that waited the claim's own lease, or none, for that of its ticket.
-    fn take_over(&mut self, now: Now, asked: Asked<'_>, member: &Member) {
+    /// Gives a member the claim's own lease, or none.
+    fn lease(&mut self, now: Now, asked: Asked<'_>, member: &Member) {
         match asked.claim.lease {
-            Some(_) => self.lease(now, member, asked.claim.lease),
+            Some(lease) => self.lasts(member, now.millis() + lease.millis()),
             None => self.leases.remove(member),
         }
     }
@@ -328,7 +337,7 @@ impl Pool {
         }
         if let Some(record) = self.grants.get(member) {
             let grant = asked.granted(record.fencing_number, false);
-            self.take_over(now, asked, member);
+            self.lease(now, asked, member);
             return Ok(Turn::Granted(grant));
         }
         let Some(position) = self.queue.position(member) else {

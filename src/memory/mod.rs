@@ -30,7 +30,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
-use crate::outcome::{JointOutcome, Outcome, Released};
+use crate::outcome::{FencingNumber, JointOutcome, Outcome, Released};
 use crate::pool::{
     CheckReport, Cursor, Deletion, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, RepairReport,
     Revocation, RevocationRecord,
@@ -217,6 +217,16 @@ impl Backend for MemoryBackend {
             self.inner.channels.tell(pool.take_notices());
             released
         })
+    }
+
+    async fn release_grant(
+        &self,
+        pool: &PoolName,
+        execution: &ExecutionId,
+        token: &AllocationToken,
+        number: FencingNumber,
+    ) -> Result<Released> {
+        self.change(pool, |pool, now| pool.release_grant(now, execution, token, number))
     }
 
     async fn revoke(

@@ -35,7 +35,8 @@ pub(super) struct Pool {
     pub(super) grants: HashMap<Member, Record>,
     /// When what a member holds, or its ticket, ends by itself: milliseconds since 1970.
     pub(super) leases: Scored<Member>,
-    /// Not later than the first of those; none if there is none. What was left undone by a call's bounds is due at 0.
+    /// Not later than the first of those; none if there is none and the last that was noted has come. What was left undone by
+    /// a call's bounds is due at 0.
     pub(super) due: Option<u64>,
     pub(super) queue: Queue,
     /// The oldest revocation first.

@@ -293,9 +293,7 @@ async fn a_renewed_lease_is_kept() -> Result<()> {
     }
     stage.pass(9_000);
     assert_eq!(stage.take(&leased).await?, number, "claiming again renews, too");
-    stage.pass(9_999);
-    assert_eq!(stage.take(&forever).await?, number, "a claim without a lease leaves it");
-    stage.pass(1);
+    stage.pass(10_000);
     stage.touch().await?;
     assert_eq!(stage.in_use().await?, 0);
 

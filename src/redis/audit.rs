@@ -65,9 +65,10 @@ impl RemotePool<'_> {
     async fn try_read_whole(&self) -> Result<Option<Whole>> {
         let mut whole: Option<Whole> = None;
         let mut cursors = ["0"; 3].map(str::to_owned);
-        let PoolKeys { pool, usage, grants, leases, tickets, queue, lines, .. } = &self.keys;
+        let PoolKeys { pool, usage, grants, leases, tickets, queue, lines, turns, .. } = &self.keys;
         loop {
-            let mut call = scripts::CHECK.on(&[pool, usage, grants, leases, tickets, queue, lines]);
+            let keys = [pool, usage, grants, leases, tickets, queue, lines, turns];
+            let mut call = scripts::CHECK.on(&keys.map(String::as_str));
             call.arg(&cursors).arg(PAGE);
             let mut fields = self.call_for_fields(&call).await?;
             let wrong = || unexpected(call.operation(), "not a page");
@@ -172,6 +173,10 @@ pub(super) struct Tickets {
     ranks: u64,
     /// Of tickets and of domains.
     lines: u64,
+    /// Of projects.
+    turns: u64,
+    /// Whether a cap may have taken places or turns away.
+    closed: bool,
     /// Of tickets and of grants.
     leases: u64,
 }
@@ -183,13 +188,16 @@ impl Tickets {
             records: fields.number()?,
             ranks: fields.number()?,
             lines: fields.number()?,
+            turns: fields.number()?,
+            closed: fields.number()? != 0,
             leases: fields.number()?,
         })
     }
 
     fn disagree(&self) -> bool {
-        let Self { counted, records, ranks, lines, leases } = *self;
-        counted != records || ranks != records || lines < records || leases < records
+        let Self { counted, records, ranks, lines, turns, closed, leases } = *self;
+        let has_no_turn = records > 0 && turns == 0 && !closed;
+        has_no_turn || counted != records || ranks != records || lines < records || leases < records
     }
 }
 

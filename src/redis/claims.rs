@@ -161,11 +161,16 @@ impl RemotePool<'_> {
         &self,
         execution: &ExecutionId,
         tokens: &[AllocationToken],
+        number: Option<FencingNumber>,
     ) -> Result<Vec<Released>> {
         let fields = ScopeFields::new(execution.project(), execution.domain());
         let batch = |tokens: &[AllocationToken]| {
             let mut call = scripts::RELEASE.on(&self.keys.all());
             call.arg(execution.name()).arg(&fields.project).arg(&fields.domain);
+            match number {
+                Some(number) => call.arg(number.get()),
+                None => call.arg(NONE),
+            };
             for token in tokens {
                 call.arg(Member::new(execution, token).as_str());
             }

@@ -24,7 +24,7 @@ use crate::config::RedisConfig;
 use crate::error::Result;
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
-use crate::outcome::{JointOutcome, Outcome, Released};
+use crate::outcome::{FencingNumber, JointOutcome, Outcome, Released};
 use crate::pool::{
     CheckReport, Cursor, Deletion, HoldingsPage, PoolQuota, PoolUsage, QuotaChange, RepairReport,
     Revocation, RevocationRecord,
@@ -106,7 +106,19 @@ impl Backend for RedisBackend {
         execution: &ExecutionId,
         tokens: &[AllocationToken],
     ) -> Result<Vec<Released>> {
-        self.pool(pool).release(execution, tokens).await
+        self.pool(pool).release(execution, tokens, None).await
+    }
+
+    async fn release_grant(
+        &self,
+        pool: &PoolName,
+        execution: &ExecutionId,
+        token: &AllocationToken,
+        number: FencingNumber,
+    ) -> Result<Released> {
+        let tokens = std::slice::from_ref(token);
+        let released = self.pool(pool).release(execution, tokens, Some(number)).await?;
+        Ok(released.first().copied().unwrap_or(Released::NotHeld))
     }
 
     async fn wait(
@@ -137,7 +149,9 @@ impl Backend for RedisBackend {
     }
 
     async fn detached(&self) -> Result<Arc<dyn Backend>> {
-        Ok(Arc::new(Self::connect(&self.config).await?))
+        // One, so that calls and notices about a token keep their order.
+        let config = RedisConfig { connections: 1, ..self.config.clone() };
+        Ok(Arc::new(Self::connect(&config).await?))
     }
 
     async fn revoke(

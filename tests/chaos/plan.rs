@@ -21,7 +21,7 @@ pub(crate) const LOCK: &str = "chaos";
 pub(crate) const MUTEX: &str = "mutex:chaos";
 pub(crate) const RW_LOCK: &str = "rwlock:chaos";
 /// What a writer claims of a read-write lock, which is all there is.
-pub(crate) const WRITER: u64 = 1_000_000;
+pub(crate) const WRITER: u64 = 1_000;
 
 /// Pools that are claimed.
 pub(crate) const CLAIMED: [Plan; 4] = [

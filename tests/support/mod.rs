@@ -366,6 +366,16 @@ impl Pool {
         }
     }
 
+    pub(crate) async fn release_grant(
+        &self,
+        path: &str,
+        name: &str,
+        number: FencingNumber,
+    ) -> Result<Released> {
+        let (execution, token) = (execution(path), token(name));
+        self.backend.release_grant(&self.name, &execution, &token, number).await
+    }
+
     pub(crate) async fn release(&self, path: &str, name: &str) -> Released {
         self.release_many(path, &[name]).await.unwrap()[0]
     }
