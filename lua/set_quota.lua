@@ -33,7 +33,7 @@ if not schema then
   local time = call('TIME')
   local start = string.format('%.0f', time[1] * 1000000 + time[2])
   call('HSET', usage, 'schema', '1', 'quota', wanted_quota, 'registered', wanted_quota, 'issued', start,
-    'issue_limit', string.format('%.0f', start + wanted_quota), 'epoch', start,
+    'issue_limit', string.format('%.0f', start + wanted_quota), 'epoch', start, 'made', start,
     'about', 'tokenpool: units issued so far, and how far issuing may go; their difference is free')
   return { 'done', wanted_quota, wanted_quota, '', registered_before }
 end

@@ -4,8 +4,8 @@
 -- KEYS[2] usage: HASH of the pool's counters
 -- ARGV[1] cursor: 0 to begin
 -- ARGV[2] count: about how many scopes to a page
--- Returns {issued, issue_limit, quota, registered, pinned or empty, members, tickets, order, next cursor or 0, {field, value,
--- ...}}, or an answer (see README.md): unregistered, newer
+-- Returns {issued, issue_limit, quota, registered, pinned or empty, made, members, tickets, order, next cursor or 0, {field,
+-- value, ...}}, or an answer (see README.md): unregistered, newer
 -- Cost: 3 commands, one of them in proportion to the page
 
 local call = redis.call
@@ -13,9 +13,9 @@ local pool, usage = KEYS[1], KEYS[2]
 local cursor, count = unpack(ARGV)
 
 local state = call('HMGET', usage, 'schema', 'issued', 'issue_limit', 'quota', 'registered', 'pinned', 'tickets',
-  'order')
+  'order', 'made')
 local schema = state[1]
 if schema ~= '1' then return schema and 'newer ' .. schema or 'unregistered' end
 local page = call('HSCAN', usage, cursor, 'COUNT', count)
-return { state[2], state[3], state[4], state[5], state[6] or '', call('SCARD', pool), state[7] or '0',
+return { state[2], state[3], state[4], state[5], state[6] or '', state[9] or '0', call('SCARD', pool), state[7] or '0',
   state[8] or 'fifo', page[1], page[2] }

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use crate::amount::Units;
 use crate::error::Result;
 use crate::execution::ExecutionId;
-use crate::keeper::{Held, Id, Keeper};
+use crate::keeper::{Fate, Held, Id, Keeper};
 use crate::name::{AllocationToken, PoolName};
 use crate::outcome::{FencingNumber, Grant, Released};
 
@@ -33,8 +33,7 @@ pub struct Allocation {
 pub(crate) struct Kept {
     /// What the keeper calls it.
     pub(crate) entry: Id,
-    /// Turns true when it is lost.
-    pub(crate) lost: watch::Receiver<bool>,
+    pub(crate) fate: watch::Receiver<Fate>,
 }
 
 impl Allocation {
@@ -55,7 +54,7 @@ impl Allocation {
     /// guard.
     pub async fn release(mut self) -> Result<Released> {
         match self.keeper.take() {
-            Some(keeper) => keeper.release(self.held.clone(), self.entry()).await,
+            Some(keeper) => keeper.release(self.held(), self.entry()).await,
             None => Ok(Released::NotHeld),
         }
     }
@@ -67,11 +66,11 @@ impl Allocation {
     ///
     /// It may be dropped and asked for again.
     pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
-        let lost = self.kept.as_ref().map(|kept| kept.lost.clone());
+        let fate = self.kept.as_ref().map(|kept| kept.fate.clone());
         async move {
-            let Some(mut lost) = lost else { return std::future::pending().await };
+            let Some(mut fate) = fate else { return std::future::pending().await };
             // The other end is gone when the lease was forgotten on purpose: released, not lost.
-            if lost.wait_for(|lost| *lost).await.is_err() {
+            if fate.wait_for(|fate| fate.lost).await.is_err() {
                 std::future::pending().await
             }
         }
@@ -79,18 +78,23 @@ impl Allocation {
 
     /// Whether the lease is known to be lost.
     pub fn is_lost(&self) -> bool {
-        self.kept.as_ref().is_some_and(|kept| *kept.lost.borrow())
+        self.kept.as_ref().is_some_and(|kept| kept.fate.borrow().lost)
     }
 
     fn entry(&self) -> Option<Id> {
         self.kept.as_ref().map(|kept| kept.entry)
     }
 
+    fn held(&self) -> Held {
+        Held { number: self.fencing_number(), ..self.held.clone() }
+    }
+
     /// The grant's number, larger than that of every earlier grant of the pool; none from `noop`.
     ///
-    /// Send it along to what the units protect, so that it can refuse whoever comes with a smaller one.
+    /// Send it along to what the units protect, so that it can refuse whoever comes with a smaller one. If the server lost its
+    /// data and the lease was then renewed in time, this is a new grant with a larger number.
     pub fn fencing_number(&self) -> Option<FencingNumber> {
-        self.grant.fencing_number
+        self.kept.as_ref().map_or(self.grant.fencing_number, |kept| kept.fate.borrow().number)
     }
 
     /// Units held.
@@ -119,7 +123,7 @@ impl Drop for Allocation {
         // What is lost may be held again, by another claim of the same token.
         let lost = self.is_lost();
         if let Some(keeper) = self.keeper.take().filter(|_| !lost) {
-            keeper.release_later(self.held.clone(), self.entry());
+            keeper.release_later(self.held(), self.entry());
         }
     }
 }

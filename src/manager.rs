@@ -154,7 +154,7 @@ impl Manager {
         let answers = registered.allocate(pool, claimant, claims).await?;
         for (claim, answer) in claims.iter().zip(&answers) {
             if let Ok(Outcome::Granted(grant)) = answer {
-                self.keep(pool, execution, claim, grant, asked);
+                self.keep(pool, execution, (claim, constraints), grant, asked);
             }
         }
         Ok(answers)
@@ -186,7 +186,7 @@ impl Manager {
         let asked = Instant::now();
         let turn = registered.wait(pool, claimant, claim, ticket).await?;
         if let Turn::Granted(grant) = &turn {
-            self.keep(pool, execution, claim, grant, asked);
+            self.keep(pool, execution, (claim, constraints), grant, asked);
         }
         Ok(turn)
     }
@@ -214,8 +214,8 @@ impl Manager {
         let asked = Instant::now();
         let outcome = registered.allocate_all(claimant, claims).await?;
         if let JointOutcome::Granted(grants) = &outcome {
-            for (Joint { pool, claim, .. }, grant) in claims.iter().zip(grants) {
-                self.keep(pool, execution, claim, grant, asked);
+            for (Joint { pool, claim, constraints }, grant) in claims.iter().zip(grants) {
+                self.keep(pool, execution, (claim, *constraints), grant, asked);
             }
         }
         Ok(outcome)
@@ -361,14 +361,14 @@ impl Manager {
         &self,
         pool: &PoolName,
         execution: &ExecutionId,
-        Claim { token, lease, .. }: &Claim,
+        (Claim { token, units, lease, .. }, constraints): (&Claim, ResourceConstraintsSpec),
         grant: &Grant,
         asked: Instant,
     ) {
         let Some(lease) = lease.filter(|_| self.backend().keeps_grants()) else { return };
         let held = Held { number: grant.fencing_number, ..held(pool, execution, token) };
         match self.keeper() {
-            Ok(keeper) => keeper.keep(held, lease, asked),
+            Ok(keeper) => keeper.keep(held, lease, asked, (*units, constraints)),
             Err(error) => tracing::error!(%pool, %token, %error, "the lease cannot be renewed"),
         }
     }

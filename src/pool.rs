@@ -74,6 +74,8 @@ pub struct PoolUsage {
     pub in_use: u64,
     /// Number of tokens that hold them.
     pub holders: u64,
+    /// The first grant's fencing number. One that is smaller is of a pool of this name that was deleted, or lost.
+    pub first_fencing_number: FencingNumber,
     /// The next grant's fencing number.
     pub next_fencing_number: FencingNumber,
     /// Number of tickets that wait.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokenpool::{
-    Acquired, AcquiredAll, Allocation, AllocationToken, Backend, Claim, Error, ExecutionId, Joint,
-    Lease, Locks, Manager, PluginId, PoolName, Registrar, Released, ResourceConstraintsSpec,
-    ResourceNamespace, ResourceRegistrar, Result, Units, Wait,
+    Acquired, AcquiredAll, Allocation, AllocationToken, Backend, Claim, Deletion, Error,
+    ExecutionId, Joint, Lease, Locks, Manager, PluginId, PoolName, Registrar, Released,
+    ResourceConstraintsSpec, ResourceNamespace, ResourceRegistrar, Result, Units, Wait,
 };
 
 use crate::support::server::Server;
@@ -256,6 +256,48 @@ async fn another_guard_of_the_same_token_learns_that_the_units_are_given_back() 
         assert!(second.is_lost());
         // What was given back on purpose is not lost.
         assert!(tokio::time::timeout(Duration::from_millis(1), first_is_lost).await.is_err());
+    })
+    .await;
+}
+
+/// Deleting a pool in use forgets as much as losing all data does.
+async fn forget(backend: &Arc<dyn Backend>, name: &str) {
+    backend.delete_pool(&pool(name), Deletion::EvenInUse).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_server_forgot_is_claimed_again_by_its_holders() {
+    on_both(async |backend| {
+        let manager = manager(&backend, &[("forgotten", 2)]).await;
+        let held = acquire(&manager, "forgotten", claim("t").with_lease(lease(6_000))).await;
+        let kept = claim("kept").with_lease(lease(6_000));
+        manager.allocate(&pool("forgotten"), &execution(), &[kept], FREE).await.unwrap();
+        let before = held.fencing_number().unwrap();
+        forget(&backend, "forgotten").await;
+        let is_back = async || match backend.usage(&pool("forgotten")).await {
+            Ok(usage) => usage.in_use == 2,
+            Err(_) => false,
+        };
+        until("both hold again", is_back).await;
+        until("the guard knows it", async || held.fencing_number().unwrap() > before).await;
+        assert!(!held.is_lost());
+        assert_eq!(held.release().await.unwrap(), Released::Units(1));
+        assert_eq!(in_use(&backend, "forgotten").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_server_forgot_and_others_took_is_lost() {
+    on_both(async |backend| {
+        let (one, two) =
+            (manager(&backend, &[("taken", 1)]).await, manager(&backend, &[("taken", 1)]).await);
+        let held = acquire(&one, "taken", claim("t").with_lease(lease(6_000))).await;
+        forget(&backend, "taken").await;
+        let taken = acquire(&two, "taken", claim("other")).await;
+        within(held.lost()).await;
+        assert_eq!(held.release().await.unwrap(), Released::NotHeld);
+        assert_eq!(taken.release().await.unwrap(), Released::Units(1));
     })
     .await;
 }

@@ -37,7 +37,7 @@ async fn a_pool_is_kept_as_the_schema_says() {
     let counters = |issued: u64, limit: u64, scopes: &[&str]| {
         let (issued, limit) = (format!("issued = {issued}"), format!("issue_limit = {limit}"));
         let mut all = fields(&[ABOUT, "quota = 10", "registered = 10", "schema = 1"]);
-        all.extend([issued, limit, format!("epoch = {start}")]);
+        all.extend([issued, limit, format!("epoch = {start}"), format!("made = {start}")]);
         all.extend(fields(scopes));
         all.sort();
         (usage.clone(), all)
@@ -309,7 +309,7 @@ async fn leases_and_tickets_are_kept_as_the_schema_says() {
     let (seconds, millis) = (start.as_secs(), start.as_millis());
     // Not what else is kept of a pool, and not the list of pools.
     let mut state = || -> Vec<(String, Vec<String>)> {
-        let known = ["about", "quota", "registered", "schema", "issue_limit", "epoch"];
+        let known = ["about", "quota", "registered", "schema", "issue_limit", "epoch", "made"];
         let mut all = everything(&mut raw);
         all.retain(|(key, _)| key != "tokenpool:pools");
         for (key, content) in &mut all {
@@ -491,6 +491,7 @@ async fn fair_shares_and_the_journal_are_all_that_an_idle_pool_keeps_beside_its_
         "epoch",
         "issue_limit",
         "issued",
+        "made",
         "order",
         "quota",
         "registered",

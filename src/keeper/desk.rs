@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::place::{End, Place};
-use super::renewals::{Entry, Id, Renewals, Term};
+use super::renewals::{Entry, Fate, Grip, Id, Renewals, Term};
 use super::returns::{Returning, Returns};
 use super::{Command, Held, Keeper, Patience, Request, gone};
 use crate::acquire::{Acquired, AcquiredAll};
@@ -22,7 +22,7 @@ use crate::claim::Claimant;
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{Holder, PoolName};
-use crate::outcome::{Grant, JointOutcome, Released};
+use crate::outcome::{Grant, JointOutcome, Outcome, Released};
 use crate::registered::Registered;
 use crate::ticket::{Channel, Notice, Renewal, Renewed};
 
@@ -104,7 +104,9 @@ impl Desk {
                 let work = |cancelled| async move { desk.acquire_all(&requests, &cancelled).await };
                 self.tasks.spawn(deliver(claims, reply, work));
             }
-            Command::Keep(held, lease, asked) => self.renewals().keep(*held, lease, asked),
+            Command::Keep(held, lease, asked, grip) => {
+                self.renewals().keep(*held, lease, asked, grip);
+            }
             Command::Forget(held, own) => {
                 let mut renewals = self.renewals();
                 held.iter().for_each(|held| renewals.remove_grants(held, own));
@@ -177,7 +179,7 @@ impl Desk {
     }
 
     /// Renews entries of one pool in one round trip.
-    async fn renew(&self, pool: &PoolName, ids: Vec<Id>) {
+    async fn renew(self: &Arc<Self>, pool: &PoolName, ids: Vec<Id>) {
         let sent = Instant::now();
         let (ids, held): (Vec<_>, Vec<_>) = {
             let renewals = self.renewals();
@@ -196,25 +198,79 @@ impl Desk {
             Ok(pools) => pools.backend().renew(pool, &wanted).await,
             Err(error) => Err(error),
         };
-        let mut renewals = self.renewals();
-        match answers {
-            Ok(answers) => {
-                for ((id, answer), (held, _)) in ids.into_iter().zip(answers).zip(&held) {
-                    // Given back on purpose just now, it is not lost.
-                    match matches!(answer, Ok(Renewed::Lost)) && self.returns.include(held) {
-                        true => drop(renewals.remove(id)),
-                        false => renewals.settle(id, sent, answer),
-                    }
-                }
-            }
-            Err(Error::UnknownNamespace { .. }) => ids.into_iter().for_each(|id| renewals.lose(id)),
+        let answers: Vec<_> = match answers {
+            Ok(answers) => answers,
+            Err(Error::UnknownNamespace { .. }) => ids.iter().map(|_| Ok(Renewed::Lost)).collect(),
             Err(error) => {
                 tracing::warn!(%pool, count = ids.len(), %error, "not renewed; trying again");
+                let mut renewals = self.renewals();
                 ids.into_iter().for_each(|id| renewals.try_again(id));
+                drop(renewals);
+                return self.earlier.notify_one();
+            }
+        };
+        let mut gone = Vec::new();
+        {
+            let mut renewals = self.renewals();
+            for ((id, (held, _)), answer) in ids.into_iter().zip(held).zip(answers) {
+                match answer {
+                    Ok(Renewed::Lost) if renewals.is_grant(id) => gone.push((id, held)),
+                    answer => renewals.settle(id, sent, answer),
+                }
             }
         }
-        drop(renewals);
+        if !gone.is_empty() {
+            self.look_into(pool, gone).await;
+        }
         self.earlier.notify_one();
+    }
+
+    /// Finds out why these grants are gone. What the server has forgotten, because it lost its data, is claimed again: its
+    /// holders still use it.
+    async fn look_into(self: &Arc<Self>, pool: &PoolName, gone: Vec<(Id, Held)>) {
+        let usage = match self.pools().await {
+            Ok(pools) => pools.backend().usage(pool).await,
+            Err(error) => Err(error),
+        };
+        for (id, held) in gone {
+            // Given back on purpose just now, it is not lost.
+            if self.returns.include(&held) {
+                self.renewals().remove(id);
+                continue;
+            }
+            let is_forgotten = match &usage {
+                Ok(usage) => held.number.is_some_and(|number| number < usage.first_fencing_number),
+                Err(Error::UnknownNamespace { .. }) => true,
+                Err(_) => {
+                    self.renewals().try_again(id);
+                    continue;
+                }
+            };
+            match is_forgotten {
+                true => self.claim_again(id).await,
+                false => self.renewals().lose(id),
+            }
+        }
+    }
+
+    /// Claims what was granted under an entry, which goes on as that of the new grant.
+    async fn claim_again(self: &Arc<Self>, id: Id) {
+        let Some((held, claim, constraints)) = self.renewals().granted(id) else { return };
+        let (sent, claims) = (Instant::now(), std::slice::from_ref(&claim));
+        let claimant = self.claimant(&held.execution, constraints);
+        let answer = match self.pools().await {
+            Ok(pools) => pools.allocate(&held.pool, claimant, claims).await,
+            Err(error) => Err(error),
+        };
+        match answer.map(|mut answers| answers.pop()) {
+            Ok(Some(Ok(Outcome::Granted(Grant { fencing_number: number, .. })))) => {
+                if !self.renewals().granted_anew(id, sent, number) {
+                    self.release_later(Held { number, ..held });
+                }
+            }
+            Err(error) if error.is_retryable() => self.renewals().try_again(id),
+            _ => self.renewals().lose(id),
+        }
     }
 
     fn release_later(self: &Arc<Self>, held: Held) {
@@ -374,9 +430,11 @@ impl Desk {
         let leased = request.joint.claim.lease.zip(term);
         let kept = leased.filter(|_| self.registered.backend().keeps_grants()).map(|leased| {
             let (lease, term) = leased;
-            let (sender, lost) = watch::channel(false);
-            let entry = self.insert(Entry::grant(held.clone(), lease, term, sender));
-            Kept { entry, lost }
+            let (sender, fate) = watch::channel(Fate { lost: false, number: held.number });
+            let (units, constraints) = (grant.units, request.joint.constraints);
+            let grip = Grip { units, constraints, fate: sender };
+            let entry = self.insert(Entry::grant(held.clone(), lease, term, grip));
+            Kept { entry, fate }
         });
         let (returns, registered) = (self.returns.clone(), self.registered.clone());
         let keeper = Keeper { commands, returns, registered };

@@ -8,15 +8,15 @@ mod place;
 mod renewals;
 mod returns;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use self::desk::Desk;
-pub(crate) use self::renewals::Id;
-use self::renewals::{Term, third};
+pub(crate) use self::renewals::{Fate, Id};
+use self::renewals::{Grip, Term, third};
 use self::returns::{Returning, Returns};
 use crate::acquire::{Acquired, AcquiredAll};
-use crate::amount::Lease;
+use crate::amount::{Lease, ResourceConstraintsSpec, Units};
 use crate::claim::Joint;
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
@@ -68,7 +68,7 @@ pub(crate) struct Held {
 enum Command {
     Acquire(Box<Request>, Vec<Returning>, oneshot::Sender<Result<Acquired>>),
     AcquireAll(Vec<Request>, Vec<Returning>, oneshot::Sender<Result<AcquiredAll>>),
-    Keep(Box<Held>, Lease, Instant),
+    Keep(Box<Held>, Lease, Instant, Grip),
     /// Renew these no longer; the guard of this entry knows it.
     Forget(Vec<Held>, Option<Id>),
     Release(Returning, Option<Id>),
@@ -105,9 +105,17 @@ impl Keeper {
         answer.await.unwrap_or_else(|_| Err(gone("acquire_all")))
     }
 
-    /// Renews a lease, granted by a call sent at `asked`, until it is forgotten, released or lost.
-    pub(crate) fn keep(&self, held: Held, lease: Lease, asked: Instant) {
-        self.send(Command::Keep(Box::new(held), lease, asked));
+    /// Renews the lease of a grant, given by a call sent at `asked`, until it is forgotten, released or lost.
+    pub(crate) fn keep(
+        &self,
+        held: Held,
+        lease: Lease,
+        asked: Instant,
+        (units, constraints): (Units, ResourceConstraintsSpec),
+    ) {
+        let fate = watch::Sender::new(Fate { lost: false, number: held.number });
+        let grip = Grip { units, constraints, fate };
+        self.send(Command::Keep(Box::new(held), lease, asked, grip));
     }
 
     /// Renews these no longer.

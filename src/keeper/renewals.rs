@@ -8,7 +8,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Held;
-use crate::amount::Lease;
+use crate::amount::{Lease, ResourceConstraintsSpec, Units};
+use crate::claim::Claim;
 use crate::error::Result;
 use crate::name::{Member, PoolName};
 use crate::outcome::FencingNumber;
@@ -89,14 +90,36 @@ impl Call {
 enum Concerns {
     /// A waiting claim.
     Ticket(Arc<Call>),
-    /// A holder, who learns of a lost lease.
-    Grant(watch::Sender<bool>),
+    /// A holder, who learns what becomes of the grant.
+    Grant(Grip),
+}
+
+/// What it takes to hold on to a grant.
+#[derive(Debug)]
+pub(super) struct Grip {
+    pub(super) units: Units,
+    pub(super) constraints: ResourceConstraintsSpec,
+    pub(super) fate: watch::Sender<Fate>,
+}
+
+/// What became of a grant that is renewed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fate {
+    pub(crate) lost: bool,
+    /// Its number; another when it was claimed again because the server had lost it.
+    pub(crate) number: Option<FencingNumber>,
+}
+
+impl Grip {
+    fn lost(&self) {
+        self.fate.send_modify(|fate| fate.lost = true);
+    }
 }
 
 impl Entry {
     /// A grant's lease, renewed at a third of its length.
-    pub(super) fn grant(held: Held, lease: Lease, term: Term, lost: watch::Sender<bool>) -> Self {
-        let (interval, concerns) = (third(lease), Concerns::Grant(lost));
+    pub(super) fn grant(held: Held, lease: Lease, term: Term, grip: Grip) -> Self {
+        let (interval, concerns) = (third(lease), Concerns::Grant(grip));
         Self { held, lease, interval, term, under_way: false, concerns }
     }
 
@@ -152,16 +175,16 @@ impl Renewals {
     /// Removes the grants of a token, or the one that is meant. Guards but the one of the entry `own` learn that it is lost.
     pub(super) fn remove_grants(&mut self, held: &Held, own: Option<Id>) {
         for id in self.grants(held) {
-            if let Some(Entry { concerns: Concerns::Grant(lost), .. }) = self.remove(id)
+            if let Some(Entry { concerns: Concerns::Grant(grip), .. }) = self.remove(id)
                 && own != Some(id)
             {
-                lost.send_replace(true);
+                grip.lost();
             }
         }
     }
 
     /// Keeps a grant that nobody has a guard of. One that is kept already was renewed by the same call, sent at `asked`.
-    pub(super) fn keep(&mut self, held: Held, lease: Lease, asked: Instant) {
+    pub(super) fn keep(&mut self, held: Held, lease: Lease, asked: Instant, grip: Grip) {
         let known = self.grants(&held);
         for id in &known {
             if let Some(entry) = self.entries.get_mut(id) {
@@ -171,7 +194,7 @@ impl Renewals {
         }
         if known.is_empty() {
             let term = Term::new(asked, lease, third(lease));
-            self.insert(Entry::grant(held, lease, term, watch::Sender::new(false)));
+            self.insert(Entry::grant(held, lease, term, grip));
         }
     }
 
@@ -189,6 +212,10 @@ impl Renewals {
 
     pub(super) fn contains(&self, id: Id) -> bool {
         self.entries.contains_key(&id)
+    }
+
+    pub(super) fn is_grant(&self, id: Id) -> bool {
+        self.entries.get(&id).is_some_and(Entry::is_grant)
     }
 
     /// What is to be renewed for this entry.
@@ -270,6 +297,33 @@ impl Renewals {
         self.renewed(id, sent, interval);
     }
 
+    /// What was granted under an entry, to be claimed again.
+    pub(super) fn granted(&self, id: Id) -> Option<(Held, Claim, ResourceConstraintsSpec)> {
+        let Entry { held, lease, concerns: Concerns::Grant(grip), .. } = self.entries.get(&id)?
+        else {
+            return None;
+        };
+        let claim = Claim::new(held.token.clone(), grip.units).with_lease(*lease);
+        Some((held.clone(), claim, grip.constraints))
+    }
+
+    /// Notes that an entry's token was granted anew by a call sent at `sent`. Answers whether there is such an entry.
+    pub(super) fn granted_anew(
+        &mut self,
+        id: Id,
+        sent: Instant,
+        number: Option<FencingNumber>,
+    ) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        entry.under_way = false;
+        entry.held.number = number;
+        if let Concerns::Grant(grip) = &entry.concerns {
+            grip.fate.send_modify(|fate| fate.number = number);
+        }
+        let interval = entry.interval;
+        self.renewed(id, sent, interval)
+    }
+
     /// Plans another attempt at a renewal that failed, unless its time is over.
     pub(super) fn try_again(&mut self, id: Id) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
@@ -287,10 +341,10 @@ impl Renewals {
         let Some(entry) = self.remove(id) else { return };
         match &entry.concerns {
             Concerns::Ticket(call) => call.ring(),
-            Concerns::Grant(lost) => {
+            Concerns::Grant(grip) => {
                 let Held { pool, token, .. } = &entry.held;
                 tracing::warn!(%pool, %token, "the lease is lost");
-                lost.send_replace(true);
+                grip.lost();
             }
         }
     }

@@ -99,6 +99,7 @@ impl Pool {
             pinned: self.pinned,
             in_use: self.in_use,
             holders: self.grants.len() as u64,
+            first_fencing_number: FencingNumber::new(self.made),
             next_fencing_number: FencingNumber::new(self.issued),
             tickets: self.queue.len(),
             order: self.queue.order(),

@@ -30,6 +30,8 @@ pub(super) struct Pool {
     /// Units granted since the pool was made, from a start that no earlier pool of the name reached; the next grant's
     /// fencing number.
     pub(super) issued: u64,
+    /// `issued` as it was when the pool was made.
+    pub(super) made: u64,
     pub(super) in_use: u64,
     pub(super) scopes: Scopes,
     pub(super) grants: HashMap<Member, Record>,
@@ -74,6 +76,7 @@ impl Pool {
             registered: quota,
             pinned: None,
             issued: now.micros().max(1),
+            made: now.micros().max(1),
             in_use: 0,
             scopes: Scopes::default(),
             grants: HashMap::new(),
@@ -269,6 +272,7 @@ impl std::hash::Hash for Pool {
             registered,
             pinned,
             issued,
+            made: _,
             in_use,
             scopes,
             grants,

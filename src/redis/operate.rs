@@ -159,6 +159,7 @@ fn read_usage(
         quota,
         registered: fields.number()?,
         pinned: fields.optional_number()?,
+        first_fencing_number: FencingNumber::new(fields.number()?),
         in_use: (quota + issued).saturating_sub(issue_limit),
         holders: fields.number()?,
         next_fencing_number: FencingNumber::new(issued),
