@@ -44,7 +44,7 @@ lint:
 
 # Prints the table of figures and keeps it as benches/RESULTS.md.
 bench:
-	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server cargo bench --bench quotas
+	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server cargo bench --bench quotas -- --strict
 
 # The same at the smallest sizes, to see that it runs; keeps nothing.
 bench-quick:

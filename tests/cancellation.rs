@@ -20,6 +20,8 @@ use crate::support::{FREE, claim, connect, execution, lease, member, memory, rev
 
 /// Far more than anything here takes; reached only when something never happens.
 const LONG: Duration = Duration::from_secs(30);
+/// Less than the 10 s after which tickets, and what was handed to them, go on by themselves.
+const SOON: Duration = Duration::from_secs(8);
 /// Polls by hand after which everything that happens by itself has happened.
 const POLLS: usize = 8;
 
@@ -239,7 +241,7 @@ impl World {
 
     /// Whoever waits behind has its turn, and then nothing is left.
     async fn all_is_well(&self, what: impl fmt::Debug, behind: JoinHandle<Result<Allocation>>) {
-        let granted = tokio::time::timeout(LONG, behind).await;
+        let granted = tokio::time::timeout(SOON, behind).await;
         let guard = granted.unwrap_or_else(|_| panic!("{what:?}: no turn for who is behind"));
         guard.unwrap().unwrap().release().await.unwrap();
         for pool in ["a", "b"].map(pool) {

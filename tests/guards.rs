@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokenpool::{
-    Acquired, AcquiredAll, Allocation, AllocationToken, Backend, Claim, Deletion, Error,
+    Acquired, AcquiredAll, Allocation, AllocationToken, Backend, Claim, Config, Deletion, Error,
     ExecutionId, Joint, Lease, Locks, Manager, PluginId, PoolName, Registrar, Released,
     ResourceConstraintsSpec, ResourceNamespace, ResourceRegistrar, Result, Units, Wait,
 };
@@ -314,6 +314,26 @@ async fn a_guard_is_given_back_after_all_data_is_lost() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_answer_for_a_while_costs_no_lease() {
+    let server = Server::start();
+    let mut config = Config::redis_at(server.url()).unwrap();
+    config.redis.command_timeout = Duration::from_millis(500);
+    let backend = config.open().await.unwrap();
+    let manager = manager(&backend, &[("patient", 1)]).await;
+    let held = acquire(&manager, "patient", claim("t").with_lease(lease(9_000))).await;
+    let number = held.fencing_number();
+    // From before the first renewal, after 3 s, until some have failed.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    server.signal("STOP");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    server.signal("CONT");
+    // The lease as it was granted is over by now.
+    assert!(tokio::time::timeout(Duration::from_secs(5), held.lost()).await.is_err());
+    assert_eq!((held.is_lost(), held.fencing_number()), (false, number));
+    assert_eq!(held.release().await.unwrap(), Released::Units(1));
+}
+
+#[tokio::test]
 async fn leases_end_with_the_manager() {
     on_both(async |backend| {
         let manager = manager(&backend, &[("a", 2)]).await;
@@ -456,6 +476,8 @@ async fn a_lost_notice_costs_a_waiter_one_renewal() {
         // The keeper's connection is the one that was lost; it goes on trying.
         let _ = first.release().await;
     };
-    let (second, ()) = within(async { tokio::join!(second, lose) }).await;
+    // The ticket's end, after 10 s, would be too late.
+    let both = async { tokio::join!(second, lose) };
+    let (second, ()) = tokio::time::timeout(Duration::from_secs(8), both).await.unwrap();
     assert_eq!(second.token().as_str(), "2");
 }

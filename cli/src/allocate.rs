@@ -76,13 +76,13 @@ pub(crate) async fn run(global: &Global, args: &Allocate, output: &mut Output) -
     let (answer, verdict) = match decision {
         Decision::Granted(grant) => (granted(asking, &member, grant), Verdict::Done),
         Decision::Refused(refusal) => {
-            let place = Place::outside(&*backend, &pool).await?;
+            let place = Place::outside(&*backend, &pool).await;
             (refused(asking, &member, refusal, place), Verdict::Refused)
         }
         Decision::TimedOut(Ticket { position, blocked_by, .. }) => {
             // The ticket's own moment may have been its own end, and it is gone.
-            let place = Place::outside(&*backend, &pool).await?;
-            let place = Place { position, waited: true, ..place };
+            let place = Place::outside(&*backend, &pool).await;
+            let place = Place { position: Some(position), waited: true, ..place };
             (refused(asking, &member, blocked_by, place), Verdict::Refused)
         }
     };
@@ -140,7 +140,7 @@ fn refused<'a>(
         fencing_number: None,
         held_before: None,
         lease_ms: None,
-        position: Some(place.position),
+        position: place.position,
         retry_after_ms: place.retry_after.map(millis),
         text: format!("{status} ({number}): {refusal}, {} wanted; {}", claim.units, place.text()),
         limit: Some(refusal.into()),
@@ -150,29 +150,32 @@ fn refused<'a>(
 /// Where a claim that was not granted stands, and when it may be tried again.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    position: u64,
+    /// None if the pool could not be looked at any more.
+    position: Option<u64>,
     retry_after: Option<Duration>,
     waited: bool,
 }
 
 impl Place {
-    /// Of a claim without a ticket: behind all that have one.
-    async fn outside(backend: &dyn Backend, pool: &PoolName) -> Result<Self> {
-        let tickets = backend.usage(pool).await?.tickets;
+    /// Of a claim without a ticket: behind all that have one. The claim is refused whether or not this can be told.
+    async fn outside(backend: &dyn Backend, pool: &PoolName) -> Self {
+        let tickets = backend.usage(pool).await.ok().map(|usage| usage.tickets);
         let mut pages = HolderPages::new(backend, pool);
         let mut soonest = None;
-        while let Some(page) = pages.next().await? {
+        while let Ok(Some(page)) = pages.next().await {
             let leases = page.iter().filter_map(|holding| holding.lease_left);
             soonest = leases.chain(soonest).min();
         }
-        Ok(Self { position: tickets + 1, retry_after: soonest, waited: false })
+        Self { position: tickets.map(|tickets| tickets + 1), retry_after: soonest, waited: false }
     }
 
     fn text(&self) -> String {
         let position = match (self.waited, self.position) {
-            (true, position) => format!("time is up at position {position}"),
-            (false, 1) => "nobody waits".to_owned(),
-            (false, position) => format!("{} wait(s) before it", position - 1),
+            (true, Some(position)) => format!("time is up at position {position}"),
+            (true, None) => "time is up".to_owned(),
+            (false, None) => "how many wait is unknown".to_owned(),
+            (false, Some(1)) => "nobody waits".to_owned(),
+            (false, Some(position)) => format!("{} wait(s) before it", position - 1),
         };
         match self.retry_after {
             Some(time) => format!("{position}; something ends by itself in {}", left(time)),

@@ -58,12 +58,16 @@ fn member_list(title: &str, members: &[String]) -> String {
 struct CheckAnswer<'a> {
     /// The pool.
     namespace: &'a str,
-    /// Whether counters, records and members agree.
+    /// Whether counters, records and members agree, and the queue is whole.
     clean: bool,
     /// Number of members in the pool.
     members: u64,
     /// Number of records.
     records: u64,
+    /// Number of tickets.
+    tickets: u64,
+    /// Whether the queue has lost some of its keys.
+    queue_is_broken: bool,
     /// Counters that are wrong.
     drift: Vec<DriftAnswer>,
     /// Members without a usable record: another writer put them there.
@@ -74,13 +78,19 @@ struct CheckAnswer<'a> {
 
 impl Answer for CheckAnswer<'_> {
     fn text(&self) -> String {
-        let Self { namespace, members, records, .. } = self;
+        let Self { namespace, members, records, tickets, .. } = self;
         let verdict = match self.clean {
             true => "counters, records and members agree",
             false => "differences found; `tokenpool repair` puts them right",
         };
-        let mut text =
-            format!("{namespace}: {members} member(s), {records} record(s): {verdict}\n");
+        let mut text = format!("{namespace}: {members} member(s), {records} record(s)");
+        if *tickets > 0 {
+            text += &format!(", {tickets} ticket(s)");
+        }
+        text += &format!(": {verdict}\n");
+        if self.queue_is_broken {
+            text += "\nthe queue has lost keys: tickets may not get their turn\n";
+        }
         text += &drift_table("wrong counters", &self.drift);
         text += &member_list("members without a record", &self.unrecorded);
         text += &member_list("records without a member", &self.removed);
@@ -92,13 +102,17 @@ pub(crate) async fn check(global: &Global, pool: &Pool, output: &mut Output) -> 
     let pool = PoolName::new(&*pool.namespace)?;
     let report = connect::redis(global)?.open().await?.check(&pool).await?;
     let clean = report.is_clean();
-    let CheckReport { members, records, drift, unrecorded, removed, .. } = report;
+    let CheckReport {
+        members, records, drift, unrecorded, removed, tickets, queue_is_broken, ..
+    } = report;
     let texts = |members: &[Member]| members.iter().map(ToString::to_string).collect();
     output.answer(&CheckAnswer {
         namespace: pool.as_str(),
         clean,
         members,
         records,
+        tickets,
+        queue_is_broken,
         drift: drift.iter().map(Into::into).collect(),
         unrecorded: texts(&unrecorded),
         removed: texts(&removed),
@@ -117,31 +131,37 @@ struct RepairAnswer<'a> {
     dropped: u64,
     /// Counters that were wrong and are right now.
     corrected: Vec<DriftAnswer>,
+    /// Tickets of which the queue was built anew.
+    requeued: u64,
 }
 
 impl Answer for RepairAnswer<'_> {
     fn text(&self) -> String {
-        let Self { namespace, adopted, dropped, corrected } = self;
+        let Self { namespace, adopted, dropped, corrected, requeued } = self;
         let count = corrected.len();
-        if (*adopted, *dropped, count) == (0, 0, 0) {
+        if (*adopted, *dropped, count, *requeued) == (0, 0, 0, 0) {
             return format!("{namespace}: nothing to repair");
         }
-        format!(
-            "{namespace}: {adopted} member(s) adopted, {dropped} record(s) dropped, {count} counter(s) corrected\n{}",
-            drift_table("corrected counters", corrected)
-        )
+        let mut text = format!(
+            "{namespace}: {adopted} member(s) adopted, {dropped} record(s) dropped, {count} counter(s) corrected"
+        );
+        if *requeued > 0 {
+            text += &format!(", queue built anew of {requeued} ticket(s)");
+        }
+        text + "\n" + &drift_table("corrected counters", corrected)
     }
 }
 
 pub(crate) async fn repair(global: &Global, pool: &Pool, output: &mut Output) -> Result<Verdict> {
     let pool = PoolName::new(&*pool.namespace)?;
     let report = connect::redis(global)?.open().await?.repair(&pool).await?;
-    let RepairReport { adopted, dropped, corrected, .. } = report;
+    let RepairReport { adopted, dropped, corrected, requeued, .. } = report;
     output.answer(&RepairAnswer {
         namespace: pool.as_str(),
         adopted,
         dropped,
         corrected: corrected.iter().map(Into::into).collect(),
+        requeued,
     })?;
     Ok(Verdict::Done)
 }

@@ -46,6 +46,9 @@ pub(crate) enum Error {
     Interrupted { signal: u8 },
     #[error("interrupted while waiting; the ticket is withdrawn")]
     WaitInterrupted { signal: u8 },
+    /// `exec` was called off before there was a command to pass the signal on to.
+    #[error("interrupted before the command was started; nothing is held")]
+    NotStarted { signal: u8 },
     /// `exec` has no units to hold.
     #[error("refused: {0}")]
     Refused(String),
@@ -82,7 +85,11 @@ pub(crate) fn status(outcome: &Result<Verdict>) -> u8 {
         Err(Error::Library(PoolExists { .. } | PoolInUse { .. })) => 3,
         Err(Error::Library(error)) if error.is_invalid() => 2,
         Err(Error::Option { .. } | Error::Usage(_) | Error::Log(_)) => 2,
-        Err(Error::Interrupted { signal } | Error::WaitInterrupted { signal }) => 128 + signal,
+        Err(
+            Error::Interrupted { signal }
+            | Error::WaitInterrupted { signal }
+            | Error::NotStarted { signal },
+        ) => 128 + signal,
         Err(_) => 1,
     }
 }

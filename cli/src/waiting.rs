@@ -82,13 +82,13 @@ impl Asking<'_> {
                 self.give_up().await?;
                 Err(Error::WaitInterrupted { signal })
             }
-            Err(error) => {
-                if matches!(&error, Error::Library(error) if error.is_retryable()) {
-                    // It may have a ticket, which else ends by itself.
-                    let _ = self.give_up().await;
-                }
+            Ok(End::Failed(error)) => {
+                // It had a ticket, which else ends by itself.
+                let _ = self.give_up().await;
                 Err(error)
             }
+            // Without an answer it may have been held before: then it stays so.
+            Err(error) => Err(error),
         }
     }
 
@@ -124,7 +124,8 @@ impl Asking<'_> {
                     tracing::warn!(%error, "no answer; trying again");
                     TRIED_AGAIN
                 }
-                (Err(error), _) => return Err(error.into()),
+                (Err(error), Some(_)) => return Ok(End::Failed(error.into())),
+                (Err(error), None) => return Err(error.into()),
             };
             tokio::select! {
                 signal = &mut stop => return Ok(End::Stopped(signal)),
@@ -157,6 +158,8 @@ enum End {
     Granted(Grant),
     TimedOut(Ticket),
     Stopped(u8),
+    /// After it had a ticket.
+    Failed(Error),
 }
 
 /// A ticket as it was told last, and when that was asked.

@@ -1,7 +1,9 @@
 //! Finding and repairing what does not agree.
 
 use serde_json::json;
+use tokenpool::ResourceConstraintsSpec;
 
+use crate::program::wait_in_line;
 use crate::server::Server;
 
 const POOL: &str = "redisresourcemanager:hive:default";
@@ -33,20 +35,26 @@ fn differences_are_found_repaired_and_gone() {
             "drift": drift,
             "unrecorded": ["ex:flyte:dev:f-foreign"],
             "removed": ["ex:p:d:e-lost"],
+            "tickets": 0, "queue_is_broken": false,
         })
     );
     let repaired = run("repair").exits_with(0).json();
     let corrected = json!([{"project": "p", "domain": null, "counted": 8, "recorded": 1}]);
     assert_eq!(
         repaired,
-        json!({"namespace": "hive:default", "adopted": 1, "dropped": 1, "corrected": corrected})
+        json!({
+            "namespace": "hive:default", "adopted": 1, "dropped": 1, "corrected": corrected,
+            "requeued": 0,
+        })
     );
     let clean = json!({
         "namespace": "hive:default", "clean": true, "members": 2, "records": 2,
-        "drift": [], "unrecorded": [], "removed": [],
+        "drift": [], "unrecorded": [], "removed": [], "tickets": 0, "queue_is_broken": false,
     });
     assert_eq!(run("check").exits_with(0).json(), clean);
-    let nothing = json!({"namespace": "hive:default", "adopted": 0, "dropped": 0, "corrected": []});
+    let nothing = json!({
+        "namespace": "hive:default", "adopted": 0, "dropped": 0, "corrected": [], "requeued": 0,
+    });
     assert_eq!(run("repair").exits_with(0).json(), nothing);
 }
 
@@ -78,4 +86,38 @@ fn people_read_what_differs_and_what_was_repaired() {
         server.tokenpool("repair hive:default").exits_with(0).stdout,
         "hive:default: nothing to repair\n"
     );
+}
+
+#[test]
+fn a_queue_that_lost_a_key_is_found_and_built_anew() {
+    let server = Server::with_pool(1);
+    let of = "--project p --domain d --execution e";
+    server.tokenpool(&format!("allocate hive:default first {of}")).exits_with(0);
+    wait_in_line(&server, 2, ResourceConstraintsSpec::NONE);
+    server.ask::<u64>(&format!("DEL {{{POOL}}}:turns"));
+
+    let found = server.tokenpool("check hive:default -o json").exits_with(3).json();
+    assert_eq!(
+        (&found["clean"], &found["tickets"], &found["queue_is_broken"]),
+        (&json!(false), &json!(2), &json!(true))
+    );
+    assert_eq!(
+        server.tokenpool("check hive:default").exits_with(3).stdout,
+        "hive:default: 1 member(s), 1 record(s), 2 ticket(s): differences found; `tokenpool repair` puts them right\n\
+         \n\
+         the queue has lost keys: tickets may not get their turn\n"
+    );
+    assert_eq!(
+        server.tokenpool("repair hive:default").exits_with(0).stdout,
+        "hive:default: 0 member(s) adopted, 0 record(s) dropped, 0 counter(s) corrected, \
+         queue built anew of 2 ticket(s)\n"
+    );
+    assert_eq!(
+        server.tokenpool("check hive:default").exits_with(0).stdout,
+        "hive:default: 1 member(s), 1 record(s), 2 ticket(s): counters, records and members agree\n"
+    );
+    // The first in line gets what is given back.
+    server.tokenpool(&format!("release hive:default first {of}")).exits_with(0);
+    let holders = server.tokenpool("get holders hive:default -o json").exits_with(0).json();
+    assert_eq!(holders[0]["member"], "ex:p:d:e-t0");
 }

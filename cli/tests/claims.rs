@@ -14,15 +14,9 @@ use crate::server::Server;
 
 const OF: &str = "--project p --domain d --execution e";
 
-fn server_with_pool(quota: u32) -> Server {
-    let server = Server::start();
-    server.tokenpool(&format!("create pool hive:default --quota {quota}")).exits_with(0);
-    server
-}
-
 #[test]
 fn a_grant_tells_its_fencing_number_and_a_repeated_one_the_same() {
-    let server = server_with_pool(5);
+    let server = Server::with_pool(5);
     let claim = format!("allocate hive:default t {OF} --units 3 -o json");
     let first = server.tokenpool(&claim).exits_with(0).json();
     let number = first["fencing_number"].as_u64().unwrap();
@@ -47,7 +41,7 @@ fn a_grant_tells_its_fencing_number_and_a_repeated_one_the_same() {
 
 #[test]
 fn a_refusal_names_the_limit_its_use_and_its_size() {
-    let server = server_with_pool(5);
+    let server = Server::with_pool(5);
     server.tokenpool(&format!("allocate hive:default t {OF} --units 3")).exits_with(0);
     let cases = [
         (
@@ -81,7 +75,7 @@ fn a_refusal_names_the_limit_its_use_and_its_size() {
 
 #[test]
 fn a_token_held_with_other_units_or_by_another_execution_is_a_conflict() {
-    let server = server_with_pool(5);
+    let server = Server::with_pool(5);
     server.tokenpool(&format!("allocate hive:default b-t {OF} --units 3")).exits_with(0);
     server
         .tokenpool(&format!("allocate hive:default b-t {OF} --units 2"))
@@ -93,7 +87,7 @@ fn a_token_held_with_other_units_or_by_another_execution_is_a_conflict() {
 
 #[test]
 fn units_are_released_by_token_or_by_member_and_only_once() {
-    let server = server_with_pool(5);
+    let server = Server::with_pool(5);
     for (way, operator, reason) in [
         (&*format!("t {OF}"), None, None),
         (&*format!("t {OF} --force --reason r --operator o"), Some("o"), Some("r")),
@@ -117,7 +111,7 @@ fn units_are_released_by_token_or_by_member_and_only_once() {
 
 #[test]
 fn every_holder_is_listed() {
-    let server = server_with_pool(5);
+    let server = Server::with_pool(5);
     server.tokenpool(&format!("allocate hive:default t {OF} --units 3")).exits_with(0);
     let list = server.tokenpool("get holders hive:default -o json").exits_with(0).json();
     let holder = list[0].as_object().unwrap();
@@ -138,7 +132,7 @@ fn every_holder_is_listed() {
 
 #[test]
 fn members_of_other_writers_are_listed_and_cannot_command_the_terminal() {
-    let server = server_with_pool(5);
+    let server = Server::with_pool(5);
     server.ask::<u64>("SADD redisresourcemanager:hive:default \u{1b}[31mred");
     let list = server.tokenpool("get holders hive:default -o json").exits_with(0).json();
     let unknown = json!({"member": "\u{1b}[31mred", "units": null, "fencing_number": null, "since": null, "lease_left_ms": null, "holder": null, "execution": null});

@@ -209,6 +209,23 @@ fn a_waiting_command_runs_when_another_releases() {
     assert_eq!(in_use(&server), 0);
 }
 
+/// As under `nohup`: the command's parent, which is `exec`, and the command itself outlive HUP.
+#[test]
+fn what_is_ignored_from_the_start_stays_so() {
+    let server = Server::with_pool(1);
+    let program = exec(&server, "", &["sh", "-c", "kill -HUP $PPID; kill -HUP $$; exit 5"]);
+    let mut ignoring = Command::new("sh");
+    ignoring.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(program.get_program());
+    ignoring.args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => ignoring.env(name, value),
+            None => ignoring.env_remove(name),
+        };
+    }
+    wait(start(&mut ignoring)).exits_with(5);
+}
+
 #[test]
 fn a_waiting_command_that_is_interrupted_never_runs() {
     let server = Server::with_pool(1);

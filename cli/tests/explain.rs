@@ -1,12 +1,9 @@
 //! Why a token waits.
 
 use serde_json::{Value, json};
-use tokenpool::{
-    Claim, Claimant, Config, ExecutionId, Holder, Lease, ResourceConstraintsSpec, TicketRequest,
-    Units,
-};
+use tokenpool::ResourceConstraintsSpec;
 
-use crate::program::until;
+use crate::program::{until, wait_in_line};
 use crate::server::Server;
 
 const OF: &str = "--project p --domain d --execution e";
@@ -17,24 +14,6 @@ fn claim(server: &Server, token: &str, options: &str) {
 
 fn explain(server: &Server, token: &str) -> Value {
     server.tokenpool(&format!("explain hive:default {token} {OF} -o json")).exits_with(0).json()
-}
-
-/// Files tickets that outlive this test, for `t0`, `t1` and so on of execution `e`.
-fn wait_in_line(server: &Server, tickets: u32, caps: ResourceConstraintsSpec) {
-    let config = Config::redis_at(server.url()).unwrap();
-    let execution = ExecutionId::new("p", "d", "e").unwrap();
-    let holder = Holder::new("test").unwrap();
-    let claimant = Claimant { execution: &execution, constraints: caps, holder: &holder };
-    let ticket = TicketRequest::new(Lease::MAX);
-    tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let backend = config.open().await.unwrap();
-        let pool = "hive:default".parse().unwrap();
-        for i in 0..tickets {
-            let claim = Claim::new(format!("t{i}").parse().unwrap(), Units::ONE);
-            let turn = backend.wait(&pool, claimant, &claim, &ticket).await.unwrap();
-            assert!(turn.granted().is_none());
-        }
-    });
 }
 
 fn values<'a>(rows: &'a Value, field: &str) -> Vec<&'a Value> {

@@ -4,6 +4,10 @@ use std::process::{Child, Command, Output, Stdio};
 
 use redis::FromRedisValue;
 use serde_json::Value;
+use tokenpool::{
+    Claim, Claimant, Config, ExecutionId, Holder, Lease, ResourceConstraintsSpec, TicketRequest,
+    Units,
+};
 
 use crate::server::Server;
 
@@ -92,9 +96,11 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(sent.expect("kill can be started").success());
 }
 
-/// Waits until something is so.
+/// Waits until something is so; a minute is far more than anything takes.
 pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
+    let started = std::time::Instant::now();
     while !is_so() {
+        assert!(started.elapsed().as_secs() < 60, "it never comes to be so");
         std::thread::yield_now();
     }
 }
@@ -143,4 +149,22 @@ impl Server {
     pub(crate) fn is_empty(&self) {
         assert_eq!(self.ask::<Vec<String>>("KEYS *"), Vec::<String>::new());
     }
+}
+
+/// Files tickets that outlive this test, for `t0`, `t1` and so on of execution `e`.
+pub(crate) fn wait_in_line(server: &Server, tickets: u32, caps: ResourceConstraintsSpec) {
+    let config = Config::redis_at(server.url()).unwrap();
+    let execution = ExecutionId::new("p", "d", "e").unwrap();
+    let holder = Holder::new("test").unwrap();
+    let claimant = Claimant { execution: &execution, constraints: caps, holder: &holder };
+    let ticket = TicketRequest::new(Lease::MAX);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let backend = config.open().await.unwrap();
+        let pool = "hive:default".parse().unwrap();
+        for i in 0..tickets {
+            let claim = Claim::new(format!("t{i}").parse().unwrap(), Units::ONE);
+            let turn = backend.wait(&pool, claimant, &claim, &ticket).await.unwrap();
+            assert!(turn.granted().is_none());
+        }
+    });
 }

@@ -20,8 +20,8 @@ const PAUSE: (u64, u64) = (300, 4_500);
 /// How long a ticket of the library, and what was handed to it, outlives its process.
 const TICKET: Duration = Duration::from_secs(10);
 /// For whatever this machine is busy with.
-const SLACK: Duration = Duration::from_secs(10);
-/// Workers finish what they do, which may be to wait for a loss to be told.
+const SLACK: Duration = Duration::from_secs(4);
+/// Workers finish what they do, which may be to wait for their turn or for a loss to be told.
 const LAST_ORDERS: Duration = Duration::from_secs(60);
 /// Fewer grants in a second are no progress.
 const SLOWEST: u64 = 2;
@@ -73,6 +73,7 @@ struct Stage {
     deck: Vec<Fault>,
     /// Messages that told of a hand-off, as far as the server lived to count them.
     notices: u64,
+    problems: Vec<String>,
 }
 
 pub(crate) fn main() -> ExitCode {
@@ -86,7 +87,7 @@ pub(crate) fn main() -> ExitCode {
     let mut stage = Stage::open(directory.path(), seed);
     stage.break_things_for(Duration::from_secs(seconds));
     stage.end_all();
-    let mut problems = Vec::new();
+    let mut problems = std::mem::take(&mut stage.problems);
     let back = stage.await_units(&mut problems);
 
     let logs = read_all(directory.path());
@@ -95,6 +96,14 @@ pub(crate) fn main() -> ExitCode {
     let grants = counts.get("grants").copied().unwrap_or_default();
     if grants < SLOWEST * seconds {
         problems.push(format!("only {grants} grants"));
+    }
+    if counts.get("seen").is_none_or(|&seen| seen == 0) {
+        problems.push("nothing was ever held for certain".to_owned());
+    }
+    for (name, (most, _)) in &most {
+        if *most == 0 {
+            problems.push(format!("{name} was never held for certain"));
+        }
     }
     for (fault, times) in FAULTS.iter().zip(stage.faults) {
         if times == 0 {
@@ -170,6 +179,7 @@ impl Stage {
             faults: [0; FAULTS.len()],
             deck: Vec::new(),
             notices: 0,
+            problems: Vec::new(),
         };
         for _ in 0..WORKERS {
             let worker = stage.start_worker();
@@ -214,7 +224,12 @@ impl Stage {
         let victim = usize::try_from(self.rng.between(0, WORKERS - 1)).unwrap();
         match fault {
             // The old one is killed when it is dropped.
-            Fault::Kill => self.workers[victim] = self.start_worker(),
+            Fault::Kill => {
+                if let Some(status) = self.workers[victim].process.try_wait().unwrap() {
+                    self.problems.push(format!("a worker ended by itself: {status}"));
+                }
+                self.workers[victim] = self.start_worker();
+            }
             Fault::Pause => {
                 let (low, high) = PAUSE;
                 let end = Instant::now() + self.rng.millis(low, high);
@@ -254,7 +269,7 @@ impl Stage {
         }
     }
 
-    /// Half of the workers finish what they do, the others are killed.
+    /// Half of the workers finish what they do, waiting included; then the others are killed.
     fn end_all(&mut self) {
         self.resume(Instant::now() + Duration::from_millis(PAUSE.1));
         let killed = self.workers.split_off(self.workers.len() / 2);
@@ -263,9 +278,15 @@ impl Stage {
             drop(worker.process.stdin.take());
         }
         for worker in &mut self.workers {
-            while worker.process.try_wait().expect("a worker can be awaited").is_none() {
+            let status = loop {
+                if let Some(status) = worker.process.try_wait().expect("a worker can be awaited") {
+                    break status;
+                }
                 assert!(Instant::now() < end, "a worker does not end");
                 sleep(Duration::from_millis(5));
+            };
+            if !status.success() {
+                self.problems.push(format!("a worker failed: {status}"));
             }
         }
         drop(killed);

@@ -101,7 +101,8 @@ async fn run(orders: Orders, stop: CancellationToken) {
         match Worker::start(&orders, &log, &stop).await {
             Ok(worker) => break Arc::new(worker),
             // The server may be down just now.
-            Err(error) if error.is_retryable() && !stop.is_cancelled() => log.note("start failed"),
+            Err(_) if stop.is_cancelled() => return,
+            Err(error) if error.is_retryable() => log.note("start failed"),
             Err(error) => panic!("{error}"),
         }
     };
@@ -271,10 +272,8 @@ impl Claimant {
         let Asked { plan, execution, claim, .. } = asked.clone();
         let (pool, sent) = (plan.pool(), now());
         let acquire = self.worker.manager.acquire(&pool, &execution, claim, plan.caps(), wait);
-        tokio::select! {
-            got = acquire => Ok(self.guarded(&asked, sent, got?)),
-            () = self.worker.stop.cancelled() => Ok(Vec::new()),
-        }
+        // After last orders, too: whoever waits gets their turn, or the process does not end.
+        Ok(self.guarded(&asked, sent, acquire.await?))
     }
 
     async fn acquire_and_drop(&mut self) -> tokenpool::Result<Vec<Holding>> {

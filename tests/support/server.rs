@@ -86,6 +86,13 @@ impl Server {
         self.process.0.wait().expect("the server's end can be awaited");
     }
 
+    /// Sends a signal to the server.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status();
+        assert!(sent.expect("kill can be started").success());
+    }
+
     /// Process id, to send signals to.
     pub(crate) fn id(&self) -> u32 {
         self.process.0.id()
@@ -119,7 +126,9 @@ fn launch(
         .stderr(Stdio::null())
         .spawn()
         .map(Process)
-        .unwrap_or_else(|error| panic!("{binary} cannot be started ({error}); see `make servers`"));
+        .unwrap_or_else(|error| {
+            panic!("{binary} cannot be started ({error}); see tests/servers.sh")
+        });
     let output = process.0.stdout.take().expect("its output is piped");
     let mut lines = BufReader::new(output).lines().map_while(Result::ok);
     let ready = lines.any(|line| line.to_lowercase().contains("ready to accept connections"));

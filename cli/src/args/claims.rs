@@ -216,8 +216,9 @@ pub(crate) struct Revocations {
 /// Hold units of a pool while a command runs
 ///
 /// Claims the units, runs the command, renews the lease while it runs, and gives the units back
-/// however it ends. Signals (INT, TERM, HUP, QUIT, USR1, USR2) are passed on to the command, and its
-/// exit status is handed on: 128+n if signal n killed it, 127 if there is no such command, 126 if it
+/// however it ends. Signals (TERM, HUP, USR1, USR2, and INT and QUIT unless it runs in the foreground of
+/// a terminal, where the command gets them anyway) are passed on to the command, and its exit status is
+/// handed on: 128+n if signal n killed it, 127 if there is no such command, 126 if it
 /// cannot be run. Exit status 3 if the units are not free, or not within the time to wait.
 ///
 /// If the lease is lost, because Redis could not be reached for its whole length or an operator took

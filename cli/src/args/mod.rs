@@ -111,17 +111,18 @@ pub(crate) enum Command {
     Explain(Explain),
     #[cfg(unix)]
     Exec(Exec),
-    /// Prove that a pool's counters, records and members agree
+    /// Prove that a pool's counters, records and members agree, and its queue is whole
     ///
     /// Adds up the recorded grants and compares them with the counters and with the members of the
-    /// pool. Changes nothing; exit status 3 if something differs, which `repair` puts right.
+    /// pool, and the tickets with their queue. Changes nothing; exit status 3 if something differs,
+    /// which `repair` puts right.
     #[command(after_help = "Example:\n  tokenpool check hive:default")]
     Check(Pool),
-    /// Make a pool's counters, records and members agree, while it is in use
+    /// Put right what `check` finds, while the pool is in use
     ///
     /// Adopts members that another writer put into the pool, with one unit each and whatever the
     /// quota says; drops the records of members that another writer removed; and then sets the
-    /// counters to what the records add up to.
+    /// counters to what the records add up to. A queue that lost keys is built anew of its tickets.
     #[command(after_help = "Example:\n  tokenpool repair hive:default")]
     Repair(Pool),
     /// Print a completion script for a shell

@@ -21,6 +21,10 @@ use crate::waiting::{Asking, Decision};
 pub(crate) async fn run(global: &Global, args: &Exec) -> Result<Verdict> {
     let mut signals = Signals::listen().map_err(Error::Signals)?;
     let units = acquire(global, args, &mut signals).await?;
+    if let Some(signal) = signals.pending().await {
+        give_back(units).await;
+        return Err(Error::NotStarted { signal });
+    }
     let ended = match command::start(&args.command, &units) {
         Ok(child) => {
             let bereft = if args.keep_running { Bereft::RunsOn } else { Bereft::Ended(args.grace) };
@@ -41,18 +45,22 @@ async fn acquire(global: &Global, args: &Exec, signals: &mut Signals) -> Result<
     let claim = claim(&token, args.units, Some(args.lease))?;
     let constraints = constraints(args.caps)?;
     let wait = wait(args.waiting)?;
-    let backend = connect::redis(global)?.open().await?;
+    let config = connect::redis(global)?;
+    let backend = tokio::select! {
+        backend = config.open() => backend?,
+        signal = signals.end() => return Err(Error::NotStarted { signal }),
+    };
 
     let holder = Holder::of_this_process();
     let claimant = Claimant { execution: &execution, constraints, holder: &holder };
     let asking = Asking { backend: &*backend, pool: &pool, claimant, claim: &claim };
-    match asking.decide(wait, signals.end()).await? {
-        Decision::Granted(_) => {}
+    let held_before = match asking.decide(wait, signals.end()).await? {
+        Decision::Granted(grant) => grant.held_before,
         Decision::Refused(refusal) => return Err(refused(&refusal, args)),
         Decision::TimedOut(ticket) => {
             return Err(Error::Refused(format!("time is up at {ticket}")));
         }
-    }
+    };
     // It is held: claiming again gives the guard, and the manager's keeper renews the lease.
     let manager = Manager::attach(Arc::clone(&backend), [pool.clone()], holder.clone());
     match manager.try_acquire(&pool, &execution, claim.clone(), constraints).await {
@@ -60,8 +68,10 @@ async fn acquire(global: &Global, args: &Exec, signals: &mut Signals) -> Result<
         Ok(Acquired::Refused(refusal)) => Err(refused(&refusal, args)),
         Ok(Acquired::TimedOut(ticket)) => Err(Error::Refused(ticket.to_string())),
         Err(error) => {
-            // Else its lease gives it back.
-            let _ = asking.give_up().await;
+            if !held_before {
+                // Else its lease gives it back.
+                let _ = asking.give_up().await;
+            }
             Err(error.into())
         }
     }

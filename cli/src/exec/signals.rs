@@ -1,9 +1,10 @@
 //! Signals that are passed on to the command.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::task::Poll;
 
+use futures_util::future::Either;
 use nix::sys::signal::Signal;
 use tokio::signal::unix;
 
@@ -26,7 +27,8 @@ impl Signals {
             let kind = unix::SignalKind::from_raw(signal as i32);
             Ok((signal, unix::signal(kind)?))
         };
-        PASSED_ON.into_iter().map(listen).collect::<io::Result<_>>().map(Self)
+        let heard = PASSED_ON.into_iter().filter(|signal| !is_ignored(*signal));
+        heard.map(listen).collect::<io::Result<_>>().map(Self)
     }
 
     /// The next signal. May be dropped and asked for again.
@@ -40,11 +42,28 @@ impl Signals {
         .await
     }
 
+    /// The number of a signal that has arrived already.
+    pub(super) async fn pending(&mut self) -> Option<u8> {
+        let end = std::pin::pin!(self.end());
+        match futures_util::future::select(end, std::future::ready(())).await {
+            Either::Left((signal, _)) => Some(signal),
+            Either::Right(_) => None,
+        }
+    }
+
     /// The number of the next signal that ends a program which does not expect it.
     pub(super) async fn end(&mut self) -> u8 {
         // All of them do, and their numbers are small.
         u8::try_from(self.next().await as i32).unwrap_or(u8::MAX)
     }
+}
+
+/// Whether whoever started this process had it ignored, as `nohup` does: then the command ignores it, too.
+fn is_ignored(signal: Signal) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask & (1 << (signal as u32 - 1)) != 0
 }
 
 /// Whether the command gets this signal without help: what is typed at a terminal goes to its whole
