@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 
+use crate::matchable::{AttributePath, Expected, KindName};
 use crate::name::{Member, PoolName};
 use crate::outcome::Limit;
 
@@ -127,6 +128,48 @@ pub enum Error {
         /// Newest version this library understands.
         supported: u32,
     },
+    /// Attributes break a rule of their kind. Nothing was stored.
+    #[error("invalid {kind}: {}", field_value_rule(.field, .value, .rule))]
+    InvalidAttributes {
+        /// Their kind.
+        kind: KindName,
+        /// The field, as a path like `overrides[2].task_type`; empty if it is the whole.
+        field: String,
+        /// What it holds.
+        value: String,
+        /// The rule it breaks.
+        rule: String,
+    },
+    /// No attributes are set at a path, nor anywhere above it if those were asked for, too.
+    #[error("{}", not_found(.kind, .path))]
+    NotFound {
+        /// Their kind.
+        kind: KindName,
+        /// What was asked for.
+        path: AttributePath,
+    },
+    /// Attributes have another version than the one that was to be changed. Nothing was changed.
+    #[error("{kind} of {path} {}", stale(.expected, .found))]
+    Stale {
+        /// Their kind.
+        kind: KindName,
+        /// Where they are set.
+        path: AttributePath,
+        /// The version that was to be changed.
+        expected: Expected,
+        /// Their version; none if there are none.
+        found: Option<u64>,
+    },
+    /// Stored attributes cannot be read: somebody else wrote them, or a version of their kind that had other fields.
+    #[error("{kind} of {path} cannot be read: {problem}")]
+    Unreadable {
+        /// Their kind.
+        kind: KindName,
+        /// Where they are stored.
+        path: String,
+        /// What is wrong with them.
+        problem: String,
+    },
     /// The server cannot be reached, did not answer in time, or is not ready. Retryable: repeating
     /// the same call is safe and is the remedy.
     #[error("{operation}: no answer from {server}")]
@@ -176,7 +219,31 @@ impl Error {
                 | Self::Conflict { .. }
                 | Self::NeverGranted { .. }
                 | Self::Foreign { .. }
+                | Self::InvalidAttributes { .. }
         )
+    }
+
+    /// The code of the same case in gRPC, as a service like FlyteAdmin would answer it.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::InvalidArgument { .. }
+            | Self::Configuration { .. }
+            | Self::NeverGranted { .. }
+            | Self::InvalidAttributes { .. } => Code::InvalidArgument,
+            Self::UnknownNamespace { .. } | Self::NotFound { .. } => Code::NotFound,
+            Self::AlreadyRegistered { .. } | Self::PoolExists { .. } => Code::AlreadyExists,
+            Self::RegistrationClosed { .. }
+            | Self::Conflict { .. }
+            | Self::Foreign { .. }
+            | Self::PoolInUse { .. }
+            | Self::NewerSchema { .. } => Code::FailedPrecondition,
+            Self::Stale { .. } | Self::Busy { .. } => Code::Aborted,
+            Self::Unavailable { .. } => Code::Unavailable,
+            Self::WrongType { .. }
+            | Self::Unreadable { .. }
+            | Self::Server { .. }
+            | Self::Protocol { .. } => Code::Internal,
+        }
     }
 
     pub(crate) fn invalid(
@@ -185,5 +252,56 @@ impl Error {
         rule: impl Into<String>,
     ) -> Self {
         Self::InvalidArgument { field, value: value.to_string(), rule: rule.into() }
+    }
+}
+
+/// The codes of gRPC that errors correspond to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Code {
+    /// The request breaks a rule.
+    InvalidArgument = 3,
+    /// There is no such thing.
+    NotFound = 5,
+    /// There is such a thing already.
+    AlreadyExists = 6,
+    /// The state of things does not allow it.
+    FailedPrecondition = 9,
+    /// Somebody else came first; read again before repeating it.
+    Aborted = 10,
+    /// What is stored or answered cannot be understood.
+    Internal = 13,
+    /// No answer; repeat it.
+    Unavailable = 14,
+}
+
+fn field_value_rule(field: &str, value: &str, rule: &str) -> String {
+    match (field, value) {
+        ("" | ".", _) => rule.to_owned(),
+        (field, "") => format!("{field}: {rule}"),
+        (field, value) => format!("{field} {value:?}: {rule}"),
+    }
+}
+
+/// In the words of FlyteAdmin, which its clients know.
+fn not_found(kind: &KindName, path: &AttributePath) -> String {
+    let [project, domain] = [path.project_name(), path.domain_name()].map(Option::unwrap_or_default);
+    let [workflow, launch_plan] =
+        [path.workflow_name(), path.launch_plan_name()].map(Option::unwrap_or_default);
+    format!(
+        "Resource [{{Project:{project} Domain:{domain} Workflow:{workflow} LaunchPlan:{launch_plan} ResourceType:{kind}}}] not found"
+    )
+}
+
+fn stale(expected: &Expected, found: &Option<u64>) -> String {
+    let found = match found {
+        Some(version) => format!("has version {version}"),
+        None => "is not set".to_owned(),
+    };
+    match expected {
+        Expected::Any => format!("{found} and keeps changing"),
+        Expected::Absent => format!("{found}, and was expected not to be set"),
+        Expected::Version(version) => format!("{found}, not {version}"),
     }
 }

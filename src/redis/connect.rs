@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use deadpool_redis::PoolError;
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::aio::{
+    ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection,
+};
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
@@ -47,11 +49,13 @@ pub(super) enum Lane {
 
 /// All connections to one server.
 pub(super) struct Connections {
+    client: Client,
     shared: Vec<ConnectionManager>,
     next: AtomicUsize,
     own: deadpool_redis::Pool,
     listeners: Listeners,
     server: String,
+    connect_timeout: Duration,
     command_timeout: Duration,
     max_retries: usize,
 }
@@ -109,10 +113,12 @@ impl Connections {
                 source: Box::new(error),
             })?;
         Ok(Self {
+            client,
             shared,
             next: AtomicUsize::new(0),
             own,
             listeners,
+            connect_timeout: config.connect_timeout,
             command_timeout: config.command_timeout,
             max_retries: usize::try_from(config.max_retries).unwrap_or(usize::MAX),
             server,
@@ -173,12 +179,27 @@ impl Connections {
         Ok(Inbox { channel: Channel::new(channel), notices })
     }
 
+    /// One more connection, for whoever configures its own.
+    pub(super) async fn another(
+        &self,
+        config: AsyncConnectionConfig,
+    ) -> RedisResult<MultiplexedConnection> {
+        let limit = self.connect_timeout;
+        let config = config.set_connection_timeout(Some(limit)).set_response_timeout(None);
+        let connect = self.client.get_multiplexed_async_connection_with_config(&config);
+        timeout(limit, connect).await.unwrap_or_else(|_| Err(timed_out("connected", limit)))
+    }
+
     fn shared(&self) -> ConnectionManager {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         self.shared[turn % self.shared.len()].clone()
     }
 
-    async fn within<T>(&self, reply: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    /// A reply, or an error after the command time-out.
+    pub(super) async fn within<T>(
+        &self,
+        reply: impl Future<Output = RedisResult<T>>,
+    ) -> RedisResult<T> {
         let limit = self.command_timeout;
         timeout(limit, reply).await.unwrap_or_else(|_| Err(timed_out("answered", limit)))
     }

@@ -1,6 +1,7 @@
 //! The only place that makes names for Redis: keys, and the fields of a pool's counters.
 
 use crate::execution::Scope;
+use crate::matchable::KindName;
 use crate::name::PoolName;
 
 /// Id of the backend, the first part of every pool's key.
@@ -8,6 +9,36 @@ pub(super) const BACKEND_ID: &str = "redisresourcemanager";
 
 /// SET of the registered pools' keys, for listing.
 pub(super) const POOLS: &str = "tokenpool:pools";
+
+/// SET of the kinds of attributes that were ever written.
+pub(super) const KINDS: &str = "tokenpool:kinds";
+
+/// What the key of every kind's records begins with, and no other key.
+pub(super) const ATTRIBUTES: &str = "tokenpool:attributes:";
+
+/// The keys of one kind of attributes, which share its cluster slot.
+#[derive(Debug)]
+pub(super) struct AttributeKeys {
+    /// HASH of the paths' records.
+    pub(super) records: String,
+    /// ZSET of the paths, in the order of their texts.
+    pub(super) paths: String,
+    /// HASH of last versions, and of records that are in force no more.
+    pub(super) history: String,
+}
+
+impl AttributeKeys {
+    pub(super) fn new(kind: &KindName) -> Self {
+        let records = [ATTRIBUTES, kind.as_str()].concat();
+        let key = |what: &str| ["{", &records, "}:", what].concat();
+        Self { paths: key("paths"), history: key("history"), records }
+    }
+
+    /// Every key with the type of what it holds.
+    pub(super) fn types(&self) -> [(&str, &'static str); 3] {
+        [(&self.records, "hash"), (&self.paths, "zset"), (&self.history, "hash")]
+    }
+}
 
 /// The keys of one pool, which share its cluster slot.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! The backend that shares pools between processes through Redis.
 
+mod attributes;
 mod audit;
 mod claims;
 mod connect;
@@ -9,6 +10,7 @@ mod operate;
 mod remote;
 mod reply;
 mod scripts;
+mod tracking;
 
 use std::sync::Arc;
 
@@ -31,6 +33,7 @@ use crate::pool::{
 };
 use crate::ticket::{Inbox, QueueChange, Renewal, Renewed, TicketRequest, TicketsPage, Turn};
 
+pub use self::attributes::RedisAttributeStore;
 pub(crate) use self::connect::check_address;
 
 /// Keeps pools in Redis, in the schema of `lua/README.md`.
@@ -39,7 +42,7 @@ pub(crate) use self::connect::check_address;
 /// share.
 #[derive(Debug)]
 pub struct RedisBackend {
-    connections: Connections,
+    connections: Arc<Connections>,
     config: RedisConfig,
 }
 
@@ -55,7 +58,15 @@ impl RedisBackend {
     ///
     /// Nothing is left behind if the future is dropped.
     pub async fn connect(config: &RedisConfig) -> Result<Self> {
-        Ok(Self { connections: Connections::open(config).await?, config: config.clone() })
+        Ok(Self {
+            connections: Arc::new(Connections::open(config).await?),
+            config: config.clone(),
+        })
+    }
+
+    /// The attributes on the same server, over the same connections.
+    pub fn attributes(&self) -> RedisAttributeStore {
+        RedisAttributeStore::on(Arc::clone(&self.connections))
     }
 
     /// Address of the server, without credentials.

@@ -49,6 +49,10 @@ pub(super) enum Answer {
     },
     Repaired,
     Changed,
+    /// Another version is found than the expected one, or none.
+    Stale {
+        found: Option<u64>,
+    },
 }
 
 /// What a limit limits.
@@ -138,6 +142,10 @@ impl Answer {
             "newer" => Some(Self::Newer { schema: rest.to_owned() }),
             "repaired" => Some(Self::Repaired),
             "changed" => Some(Self::Changed),
+            "stale" => match rest {
+                "-" => Some(Self::Stale { found: None }),
+                version => Some(Self::Stale { found: Some(version.parse().ok()?) }),
+            },
             _ => None,
         }
     }
@@ -167,6 +175,14 @@ impl Fields {
         match self.0.pop_front()? {
             Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
             Value::Int(number) => Some(number.to_string()),
+            _ => None,
+        }
+    }
+
+    /// As [`text`](Self::text), where what is no UTF-8 is replaced: what anybody may have written.
+    pub(super) fn any_text(&mut self) -> Option<String> {
+        match self.0.pop_front()? {
+            Value::BulkString(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
             _ => None,
         }
     }

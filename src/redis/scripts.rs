@@ -40,9 +40,11 @@ scripts! {
     ALLOCATE = "allocate" on Shared,
     ALLOCATE_ALL = "allocate_all" on Shared,
     ALLOCATE_MANY = "allocate_many" on Shared,
+    ATTRIBUTE_HISTORY = "attribute_history" on Own,
     CHECK = "check" on Own,
     DELETE_POOL = "delete_pool" on Own,
     HOLDERS = "holders" on Own,
+    LIST_ATTRIBUTES = "list_attributes" on Own,
     RECONCILE = "reconcile" on Own,
     RELEASE = "release" on Shared,
     RENEW = "renew" on Shared,
@@ -53,6 +55,7 @@ scripts! {
     SET_QUOTA = "set_quota" on Shared,
     TICKETS = "tickets" on Own,
     USAGE = "usage" on Own,
+    WRITE_ATTRIBUTES = "write_attributes" on Shared,
 }
 
 /// A script with its keys and arguments.

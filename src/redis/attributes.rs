@@ -1,0 +1,265 @@
+//! The store of attributes in Redis, in the schema of `lua/README.md`.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::{RedisError, Value};
+
+use super::connect::{Connections, Lane};
+use super::keys::{ATTRIBUTES, AttributeKeys, KINDS};
+use super::remote::{unexpected, wrong_type};
+use super::reply::{Answer, Fields};
+use super::scripts::{ATTRIBUTE_HISTORY, Call, LIST_ATTRIBUTES, WRITE_ATTRIBUTES};
+use super::tracking;
+use crate::config::RedisConfig;
+use crate::error::Result;
+use crate::matchable::{
+    AttributePath, AttributeStore, Expected, Filter, KEPT_VERSIONS, KindName, PageStart, Record,
+    RecordsPage, Stored, Watch, Watcher, Write, Written,
+};
+
+/// Paths to a page, and bytes after which it ends, so that none keeps the server busy for more than a few milliseconds.
+const MAX_PAGE: usize = 1000;
+const PAGE_BYTES: usize = 1 << 20;
+
+/// Keeps attributes in Redis, where all processes share them.
+///
+/// A look-up is one HMGET on connections that all calls share.
+#[derive(Debug)]
+pub struct RedisAttributeStore {
+    connections: Arc<Connections>,
+    /// Kinds that are known to be on the list of kinds.
+    listed: Mutex<BTreeSet<KindName>>,
+}
+
+impl RedisAttributeStore {
+    /// Connects to the server.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisBackend::connect`](crate::RedisBackend::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is left behind if the future is dropped.
+    pub async fn connect(config: &RedisConfig) -> Result<Self> {
+        Ok(Self::on(Arc::new(Connections::open(config).await?)))
+    }
+
+    pub(super) fn on(connections: Arc<Connections>) -> Self {
+        Self { connections, listed: Mutex::default() }
+    }
+
+    async fn call(&self, keys: &AttributeKeys, call: &Call) -> Result<Value> {
+        match call.send(&self.connections).await {
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(self.error(keys, call.operation(), error).await),
+        }
+    }
+
+    /// The error of a failed call; where a key has the wrong type, it says which.
+    async fn error(
+        &self,
+        keys: &AttributeKeys,
+        operation: &'static str,
+        error: RedisError,
+    ) -> crate::Error {
+        if error.to_string().contains("WRONGTYPE") {
+            for (key, expected) in keys.types() {
+                if let Some(wrong) = wrong_type(&self.connections, key, expected).await {
+                    return wrong;
+                }
+            }
+        }
+        self.connections.error(operation, error)
+    }
+
+    /// Puts a kind on the list of kinds, before its first attributes are written.
+    async fn list_kind(&self, kind: &KindName, keys: &AttributeKeys) -> Result<()> {
+        let listed = || self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if listed().contains(kind) {
+            return Ok(());
+        }
+        let cmd = redis::cmd("SADD").arg(KINDS).arg(kind.as_str()).to_owned();
+        match self.connections.call(Lane::Shared, &cmd).await {
+            Ok(_) => drop(listed().insert(kind.clone())),
+            Err(error) => return Err(self.error(keys, "SADD", error).await),
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl AttributeStore for RedisAttributeStore {
+    async fn read(&self, kind: &KindName, paths: &[&str]) -> Result<Vec<Option<Stored>>> {
+        let (operation, keys) = ("look up attributes", AttributeKeys::new(kind));
+        let mut cmd = redis::Cmd::with_capacity(2 + paths.len(), 256);
+        cmd.arg("HMGET").arg(&keys.records).arg(paths);
+        let reply = match self.connections.call(Lane::Shared, &cmd).await {
+            Ok(reply) => reply,
+            Err(error) => return Err(self.error(&keys, operation, error).await),
+        };
+        let texts = redis::from_redis_value::<Vec<Option<Vec<u8>>>>(reply)
+            .map_err(|error| unexpected(operation, error))?;
+        let stored = |text: Vec<u8>| Record::parse(&String::from_utf8_lossy(&text));
+        Ok(texts.into_iter().map(|text| text.map(stored)).collect())
+    }
+
+    async fn write(
+        &self,
+        kind: &KindName,
+        path: &AttributePath,
+        Write { value, expected, by }: Write<'_>,
+    ) -> Result<Written> {
+        let keys = AttributeKeys::new(kind);
+        if value.is_some() {
+            self.list_kind(kind, &keys).await?;
+        }
+        let expected = match expected {
+            Expected::Any => String::new(),
+            Expected::Absent => "-".to_owned(),
+            Expected::Version(version) => version.to_string(),
+        };
+        let mut call = WRITE_ATTRIBUTES.on(&[&keys.records, &keys.paths, &keys.history]);
+        call.arg(path.as_str()).arg(expected).arg(KEPT_VERSIONS).arg(by.as_str());
+        call.arg(value.unwrap_or_default());
+        let reply = self.call(&keys, &call).await?;
+        if let Some(Answer::Stale { found }) = Answer::from_value(&reply) {
+            return Ok(Written::Stale { found });
+        }
+        let wrong = unexpected(call.operation(), &reply);
+        read_written(reply).ok_or(wrong)
+    }
+
+    async fn list(
+        &self,
+        kind: &KindName,
+        filter: &Filter,
+        from: Option<&PageStart>,
+        count: usize,
+    ) -> Result<RecordsPage> {
+        let keys = AttributeKeys::new(kind);
+        let Range { own, from, to, domain } = Range::of(filter, from);
+        let mut call = LIST_ATTRIBUTES.on(&[&keys.records, &keys.paths]);
+        call.arg(own).arg(from).arg(to).arg(domain).arg(count.clamp(1, MAX_PAGE)).arg(PAGE_BYTES);
+        let reply = self.call(&keys, &call).await?;
+        let wrong = unexpected(call.operation(), &reply);
+        read_page(reply).ok_or(wrong)
+    }
+
+    async fn history(&self, kind: &KindName, path: &AttributePath) -> Result<Vec<Stored>> {
+        let keys = AttributeKeys::new(kind);
+        let mut call = ATTRIBUTE_HISTORY.on(&[&keys.records, &keys.history]);
+        call.arg(path.as_str()).arg(KEPT_VERSIONS);
+        let reply = self.call(&keys, &call).await?;
+        let wrong = unexpected(call.operation(), &reply);
+        let mut fields = Fields::new(reply).ok_or(wrong)?;
+        Ok(std::iter::from_fn(|| Some(Record::parse(&fields.any_text()?))).collect())
+    }
+
+    async fn kinds(&self) -> Result<Vec<KindName>> {
+        let operation = "SMEMBERS";
+        let cmd = redis::cmd(operation).arg(KINDS).to_owned();
+        let reply = match self.connections.call(Lane::Shared, &cmd).await {
+            Ok(reply) => reply,
+            Err(error) => match wrong_type(&self.connections, KINDS, "set").await {
+                Some(wrong) => return Err(wrong),
+                None => return Err(self.connections.error(operation, error)),
+            },
+        };
+        let names: Vec<String> =
+            redis::from_redis_value(reply).map_err(|error| unexpected(operation, error))?;
+        let mut kinds: Vec<_> = names.into_iter().filter_map(|name| KindName::new(name).ok()).collect();
+        kinds.sort_unstable();
+        Ok(kinds)
+    }
+
+    async fn watch(&self, watcher: Arc<Watcher>, confirm_every: Duration) -> Result<Watch> {
+        let watch = tracking::start(&self.connections, ATTRIBUTES, watcher, confirm_every).await;
+        watch.map_err(|error| self.connections.error("watch attributes", error))
+    }
+}
+
+/// What of the ordered paths a filter admits.
+#[derive(Debug, PartialEq, Eq)]
+struct Range {
+    own: String,
+    from: String,
+    to: String,
+    domain: String,
+}
+
+impl Range {
+    fn of(filter: &Filter, start: Option<&PageStart>) -> Self {
+        let start = start.map(|PageStart(text)| text.as_str());
+        let (project, domain) = (filter.project_name(), filter.domain_name());
+        let own = match (project, domain) {
+            (Some(project), Some(domain)) => format!("{project}:{domain}"),
+            (Some(project), None) => project.to_owned(),
+            (None, domain) => {
+                let from = start.map_or_else(|| "-".to_owned(), |text| format!("({text}"));
+                let domain = domain.unwrap_or_default().to_owned();
+                return Self { own: String::new(), from, to: "+".to_owned(), domain };
+            }
+        };
+        // Below it is what begins with its text and a `:`, which `;` follows.
+        let to = format!("({own};");
+        match start {
+            Some(text) if text != own => {
+                let from = format!("({text}");
+                Self { own: String::new(), from, to, domain: String::new() }
+            }
+            Some(_) => Self { from: format!("[{own}:"), own: String::new(), to, domain: String::new() },
+            None => Self { from: format!("[{own}:"), own, to, domain: String::new() },
+        }
+    }
+}
+
+fn read_written(reply: Value) -> Option<Written> {
+    let mut fields = Fields::new(reply)?;
+    let version = fields.optional_number()?;
+    let before = Some(fields.any_text()?).filter(|text| !text.is_empty());
+    Some(Written::Done { version, before: before.map(|text| Record::parse(&text)) })
+}
+
+fn read_page(reply: Value) -> Option<RecordsPage> {
+    let mut fields = Fields::new(reply)?;
+    let next = Some(fields.any_text()?).filter(|text| !text.is_empty()).map(PageStart);
+    let mut page = RecordsPage { records: Vec::new(), next };
+    while let Some(path) = fields.any_text() {
+        page.records.push((path, Record::parse(&fields.any_text()?)));
+    }
+    Some(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_range_of_paths() -> Result<()> {
+        let range = |own: &str, from: &str, to: &str, domain: &str| {
+            let [own, from, to, domain] = [own, from, to, domain].map(str::to_owned);
+            Range { own, from, to, domain }
+        };
+        let after = |text: &str| PageStart(text.to_owned());
+        let project = Filter::ALL.project("p")?;
+        let both = Filter::ALL.project("p")?.domain("d")?;
+        let domain = Filter::ALL.domain("d")?;
+        let cases = [
+            (Filter::ALL, None, range("", "-", "+", "")),
+            (Filter::ALL, Some("p:d"), range("", "(p:d", "+", "")),
+            (project.clone(), None, range("p", "[p:", "(p;", "")),
+            (project.clone(), Some("p"), range("", "[p:", "(p;", "")),
+            (project, Some("p:d"), range("", "(p:d", "(p;", "")),
+            (both, None, range("p:d", "[p:d:", "(p:d;", "")),
+            (domain, Some(":d"), range("", "(:d", "+", "d")),
+        ];
+        for (filter, start, expected) in cases {
+            assert_eq!(Range::of(&filter, start.map(after).as_ref()), expected);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! Hearing from the server which keys change: client-side caching as RESP3 has it.
+//!
+//! One connection is told of every change to a key with a prefix, whoever reads it (`BCAST`). A PING on the same connection
+//! proves that nothing was missed: its answer comes after whatever the server told before, and a change that was
+//! made before the PING was sent was told before it was read.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisResult, Value};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::connect::Connections;
+use crate::matchable::{Watch, Watcher};
+
+/// Tells a watcher of keys with a prefix for as long as what is returned lives: `changed` with what follows the prefix.
+pub(super) async fn start(
+    connections: &Arc<Connections>,
+    prefix: &'static str,
+    watcher: Arc<Watcher>,
+    confirm_every: Duration,
+) -> RedisResult<Watch> {
+    let tracker = Tracker { connections: Arc::clone(connections), prefix, watcher, confirm_every };
+    let first = tracker.connect().await?;
+    Ok(Watch::new(AbortOnDropHandle::new(tokio::spawn(tracker.run(first)))))
+}
+
+#[derive(Debug)]
+struct Tracker {
+    connections: Arc<Connections>,
+    prefix: &'static str,
+    watcher: Arc<Watcher>,
+    confirm_every: Duration,
+}
+
+impl Tracker {
+    async fn run(self, first: MultiplexedConnection) {
+        let mut connection = Some(first);
+        let mut delays = delays();
+        loop {
+            if let Some(connection) = connection.take() {
+                delays = self::delays();
+                let error = self.follow(connection).await;
+                self.watcher.interrupted();
+                tracing::info!(%error, "changes may be missed; look-ups ask the server until they are told again");
+            }
+            tokio::time::sleep(delays.next().unwrap_or(LONGEST_DELAY)).await;
+            match self.connect().await {
+                Ok(new) => connection = Some(new),
+                Err(error) => tracing::debug!(%error, "changes are not told yet"),
+            }
+        }
+    }
+
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        let told = Told { prefix: self.prefix, watcher: Arc::clone(&self.watcher) };
+        let config = AsyncConnectionConfig::new().set_push_sender(told);
+        let mut connection = self.connections.another(config).await?;
+        let mut tracking = redis::cmd("CLIENT");
+        tracking.arg(&["TRACKING", "ON", "BCAST", "PREFIX", self.prefix]);
+        self.connections.within(tracking.exec_async(&mut connection)).await?;
+        // What was looked up before may have changed since.
+        self.watcher.interrupted();
+        Ok(connection)
+    }
+
+    /// Confirms from time to time, until that fails.
+    async fn follow(&self, mut connection: MultiplexedConnection) -> redis::RedisError {
+        loop {
+            let sent = Instant::now();
+            if let Err(error) = self.connections.within(redis::cmd("PING").exec_async(&mut connection)).await {
+                return error;
+            }
+            self.watcher.confirmed(sent);
+            tokio::time::sleep(self.confirm_every).await;
+        }
+    }
+}
+
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
+
+/// How long to wait before connecting again, with jitter.
+fn delays() -> impl Iterator<Item = Duration> {
+    let delays = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(10))
+        .with_max_delay(LONGEST_DELAY)
+        .without_max_times()
+        .with_jitter();
+    delays.build()
+}
+
+/// Passes on what the server tells.
+#[derive(Clone, Debug)]
+struct Told {
+    prefix: &'static str,
+    watcher: Arc<Watcher>,
+}
+
+impl AsyncPushSender for Told {
+    fn send(&self, push: PushInfo) -> Result<(), SendError> {
+        match (push.kind, push.data.into_iter().next()) {
+            (PushKind::Invalidate, Some(Value::Array(keys))) => {
+                for key in keys {
+                    let key = redis::from_redis_value::<String>(key).unwrap_or_default();
+                    match key.strip_prefix(self.prefix) {
+                        Some(name) => self.watcher.changed(name),
+                        None => self.watcher.all_changed(),
+                    }
+                }
+            }
+            // All keys, when the database is flushed.
+            (PushKind::Invalidate, _) => self.watcher.all_changed(),
+            (PushKind::Disconnection, _) => self.watcher.interrupted(),
+            _ => {}
+        }
+        Ok(())
+    }
+}
