@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::PathBuf;
 
+use crate::attributes::FileError;
 use crate::output::one_line;
 use crate::replay::LogError;
 
@@ -69,11 +70,38 @@ pub(crate) enum Error {
     Stuck,
     #[error("a replica of the replay ended before its time")]
     ReplicaLost,
+    #[error("cannot start")]
+    Runtime(#[source] io::Error),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("unable to read from {} yaml file", file.display())]
+    UnreadableFile { file: PathBuf, source: io::Error },
+    /// Attributes of a kind that the program does not know, in a form that files do not have.
+    #[error("{attributes} cannot be written as a file: {problem}")]
+    NoDocument { attributes: String, problem: String },
+    #[error("{}: cannot be written", file.display())]
+    NotWritten { file: PathBuf, source: io::Error },
+    #[error("error dumping in file due to open {}", file.display())]
+    NotDumped { file: PathBuf, source: io::Error },
+    #[error("error dumping in file due to backup the file before continuing")]
+    NotOverwritten,
+    #[error("the answer cannot be read")]
+    Question(#[source] io::Error),
+    /// Somebody said no to what would be changed.
+    #[error("{0} aborted by user")]
+    Aborted(String),
+    #[error(
+        "{attributes} cannot be read, so nothing is merged over it: {problem}; --replace replaces it"
+    )]
+    NotMerged { attributes: String, problem: String },
+    /// Attributes of several places were to be changed.
+    #[error("after {made} of {of} changes")]
+    HalfWay { made: usize, of: usize, source: tokenpool::Error },
 }
 
 /// The exit status, for every command. The command line's own errors have 2, too.
 pub(crate) fn status(outcome: &Result<Verdict>) -> u8 {
-    use tokenpool::Error::{PoolExists, PoolInUse};
+    use tokenpool::Error::{NotFound, PoolExists, PoolInUse, Stale};
     match outcome {
         Ok(Verdict::Done) => 0,
         Ok(Verdict::Refused) => 3,
@@ -82,7 +110,12 @@ pub(crate) fn status(outcome: &Result<Verdict>) -> u8 {
         Err(Error::Refused(_)) => 3,
         Err(Error::CommandNotRun { .. }) => 126,
         Err(Error::CommandNotFound { .. }) => 127,
-        Err(Error::Library(PoolExists { .. } | PoolInUse { .. })) => 3,
+        Err(Error::Library(
+            PoolExists { .. } | PoolInUse { .. } | NotFound { .. } | Stale { .. },
+        )) => 3,
+        Err(Error::HalfWay { source: Stale { .. }, .. }) => 3,
+        Err(Error::Aborted(_) | Error::NotOverwritten) => 3,
+        Err(Error::File(_) | Error::UnreadableFile { .. }) => 2,
         Err(Error::Library(error)) if error.is_invalid() => 2,
         Err(Error::Option { .. } | Error::Usage(_) | Error::Log(_)) => 2,
         Err(

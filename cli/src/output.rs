@@ -43,6 +43,15 @@ impl Output {
         self.write(&format!("{}\n", text.trim_end()))
     }
 
+    /// The answer in JSON, or else this text for people.
+    pub(crate) fn either(&mut self, answer: &impl Answer, text: &str) -> Result<()> {
+        if self.json { self.answer(answer) } else { self.write(&format!("{text}\n")) }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Begins a listing.
     pub(crate) fn rows(&mut self) -> Rows<'_> {
         Rows { output: self, printed: 0, widths: Vec::new() }

@@ -1,12 +1,13 @@
 //! `release`.
 
 use serde::Serialize;
-use tokenpool::{AllocationToken, ExecutionId, Holder, Member, PoolName, Released, Revocation};
+use tokenpool::{AllocationToken, ExecutionId, Member, PoolName, Released, Revocation};
 
 use crate::args::{Global, Release};
 use crate::claims::only;
 use crate::connect;
 use crate::error::{Error, Result, Verdict};
+use crate::operator::this_operator;
 use crate::output::{Answer, Output};
 
 /// JSON of `release`.
@@ -93,13 +94,4 @@ fn revocation(args: &Release) -> Result<Option<Revocation>> {
     let operator = || args.operator.clone().unwrap_or_else(this_operator);
     let revoked = |reason: &String| Revocation::new(&operator(), reason);
     Ok(args.reason.as_ref().map(revoked).transpose()?)
-}
-
-/// `<user>@<host>`.
-fn this_operator() -> String {
-    let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-    let user = user.filter(|user| !user.is_empty()).unwrap_or_else(|| "unknown".to_owned());
-    let holder = Holder::of_this_process();
-    let host = holder.as_str().rsplit_once('/').map_or("unknown", |(host, _)| host);
-    format!("{user}@{host}")
 }

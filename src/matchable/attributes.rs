@@ -86,7 +86,11 @@ impl Attributes {
     ) -> Result<Self> {
         let watcher = Arc::new(Watcher::default());
         let watch = store.watch(Arc::clone(&watcher), config.confirm_every()).await?;
-        Ok(Self(Arc::new(Inner { store, by, cached: Some(Cached { config, watcher, _watch: watch }) })))
+        Ok(Self(Arc::new(Inner {
+            store,
+            by,
+            cached: Some(Cached { config, watcher, _watch: watch }),
+        })))
     }
 
     /// Those of a kind.
@@ -104,8 +108,9 @@ impl Attributes {
         kind: Kind<T>,
     ) -> AttributesOf<T> {
         let cache = self.0.cached.as_ref();
-        let cache =
-            cache.map(|Cached { config, watcher, .. }| Cache::new(*config, Arc::clone(watcher), kind.name()));
+        let cache = cache.map(|Cached { config, watcher, .. }| {
+            Cache::new(*config, Arc::clone(watcher), kind.name())
+        });
         AttributesOf(Arc::new(OfKind { all: self.clone(), kind, cache }))
     }
 
@@ -309,7 +314,8 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
     pub async fn resolve(&self, path: &AttributePath) -> Result<Resolution<T>> {
         let texts: Vec<_> = path.fallbacks().collect();
         let stored = self.store().read(self.kind().name(), &texts).await?;
-        let levels = texts.into_iter().zip(stored).filter_map(|(text, stored)| Some((text, stored?)));
+        let levels =
+            texts.into_iter().zip(stored).filter_map(|(text, stored)| Some((text, stored?)));
         let levels: Vec<_> =
             levels.map(|(text, stored)| self.read(text, stored)).collect::<Result<_>>()?;
         let Some((first, rest)) = levels.split_first() else { return Err(self.not_found(path)) };
@@ -429,7 +435,8 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
         count: usize,
     ) -> Result<AttributesPage<T>> {
         let page = self.store().list(self.kind().name(), filter, from, count).await?;
-        let mut answer = AttributesPage { found: Vec::new(), unreadable: Vec::new(), next: page.next };
+        let mut answer =
+            AttributesPage { found: Vec::new(), unreadable: Vec::new(), next: page.next };
         for (text, stored) in page.records {
             let version = version_of(Some(&stored)).filter(|_| stored.is_ok());
             let read = text.parse::<AttributePath>();
@@ -465,8 +472,8 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
         let version = |stored: Stored| {
             let Record { version, at, by, value } =
                 stored.map_err(|damaged| self.unreadable_because(path.as_str(), damaged))?;
-            let value = value
-                .map(|text| self.kind().decode(&text).map_err(|error| error.to_string()));
+            let value =
+                value.map(|text| self.kind().decode(&text).map_err(|error| error.to_string()));
             Ok(Version { version, at, by, value })
         };
         stored.into_iter().map(version).collect()
@@ -495,7 +502,10 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
             None => Err(Error::invalid(
                 "version",
                 version,
-                format!("must be a kept version of {} at {path} that is no deletion", self.kind().name()),
+                format!(
+                    "must be a kept version of {} at {path} that is no deletion",
+                    self.kind().name()
+                ),
             )),
         }
     }
@@ -553,7 +563,8 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
     }
 
     fn unreadable(&self, path: &str, InvalidField { field, rule, .. }: InvalidField) -> Error {
-        let problem = if field.is_empty() || field == "." { rule } else { format!("{field}: {rule}") };
+        let problem =
+            if field.is_empty() || field == "." { rule } else { format!("{field}: {rule}") };
         self.unreadable_because(path, problem)
     }
 

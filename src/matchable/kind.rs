@@ -84,11 +84,7 @@ pub struct InvalidField {
 
 impl InvalidField {
     /// A field, what it holds, and the rule that this breaks.
-    pub fn new(
-        field: impl Into<String>,
-        value: impl ToString,
-        rule: impl Into<String>,
-    ) -> Self {
+    pub fn new(field: impl Into<String>, value: impl ToString, rule: impl Into<String>) -> Self {
         Self { field: field.into(), value: value.to_string(), rule: rule.into() }
     }
 
@@ -132,7 +128,8 @@ impl KindName {
         if first && name.chars().all(allowed) && name.len() <= MAX_LENGTH {
             return Ok(Self(name));
         }
-        let rule = format!("must be 1 to {MAX_LENGTH} capital letters, digits and '_', first a letter");
+        let rule =
+            format!("must be 1 to {MAX_LENGTH} capital letters, digits and '_', first a letter");
         Err(Error::invalid("kind", name, rule))
     }
 
@@ -251,8 +248,21 @@ impl<T> Kind<T> {
         (self.encode)(attributes)
     }
 
+    /// The attributes as they would be stored, if they keep the kind's rules. That a value may be too long is checked when it is written.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule.
+    pub fn checked(&self, attributes: &T) -> Result<T, InvalidField> {
+        self.decode(&self.encode(attributes)?)
+    }
+
     /// As [`MatchableResource::merge`].
-    pub(crate) fn merge(&self, above: T, below: T) -> Result<T, InvalidField> {
+    ///
+    /// # Errors
+    ///
+    /// A field, if values are handled that are none of the kind.
+    pub fn merge(&self, above: T, below: T) -> Result<T, InvalidField> {
         (self.merge)(above, below)
     }
 }

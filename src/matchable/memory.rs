@@ -133,7 +133,8 @@ impl AttributeStore for MemoryAttributeStore {
                 .filter(|(text, versions)| filter.admits(text) && in_force(versions).is_some());
             let mut page = RecordsPage::default();
             for (text, versions) in listed.by_ref().take(count.max(1)) {
-                page.records.extend(in_force(versions).map(|record| (text.clone(), Ok(record.clone()))));
+                page.records
+                    .extend(in_force(versions).map(|record| (text.clone(), Ok(record.clone()))));
             }
             let last = page.records.last().map(|(text, _)| PageStart(text.clone()));
             page.next = listed.next().and(last);

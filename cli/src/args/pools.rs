@@ -3,7 +3,7 @@
 use clap::{Subcommand, ValueEnum};
 use tokenpool::Order;
 
-use super::Revocations;
+use super::{DeleteAttributes, GetAttributes, Revocations, UpdateAttributes};
 
 #[derive(clap::Args)]
 #[group(skip)] // commands are called "pool", too
@@ -57,6 +57,23 @@ pub(crate) enum Get {
     #[command(after_help = "Example:\n  tokenpool get tickets hive:default")]
     Tickets(Pool),
     Revocations(Revocations),
+    /// List the kinds of attributes
+    ///
+    /// Those that this program knows, and those that are stored.
+    #[command(after_help = "Example:\n  tokenpool get kinds")]
+    Kinds,
+    /// Show attributes of a kind that this program may not know, as they are stored
+    #[command(after_help = "\
+Examples:
+  tokenpool get attributes WORKFLOW_PRIORITY
+  tokenpool get attributes WORKFLOW_PRIORITY -p billing -d production app.reports.nightly")]
+    Attributes {
+        /// The kind
+        #[arg(value_name = "KIND")]
+        kind: String,
+        #[command(flatten)]
+        args: GetAttributes,
+    },
 }
 
 #[derive(Subcommand)]
@@ -76,6 +93,20 @@ Examples:
   tokenpool update pool hive:default --unpin
   tokenpool update pool hive:default --order fair --weight flytesnacks=3 --weight research=1")]
     Pool(UpdatePool),
+    /// Set attributes of a kind that this program may not know
+    #[command(after_help = "\
+Example:
+  tokenpool update attributes WORKFLOW_PRIORITY --unchecked --attrFile priority.yaml")]
+    Attributes {
+        /// The kind
+        #[arg(value_name = "KIND")]
+        kind: String,
+        /// Take the attributes as they are if this program does not know the kind
+        #[arg(long)]
+        unchecked: bool,
+        #[command(flatten)]
+        args: UpdateAttributes,
+    },
 }
 
 #[derive(clap::Args)]
@@ -134,5 +165,16 @@ pub(crate) enum Delete {
         /// Delete in any case; every holder loses its units
         #[arg(long)]
         force: bool,
+    },
+    /// Delete attributes of a kind that this program may not know
+    #[command(after_help = "\
+Example:
+  tokenpool delete attributes WORKFLOW_PRIORITY -p billing -d production app.reports.nightly")]
+    Attributes {
+        /// The kind
+        #[arg(value_name = "KIND")]
+        kind: String,
+        #[command(flatten)]
+        args: DeleteAttributes,
     },
 }

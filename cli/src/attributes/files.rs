@@ -1,0 +1,115 @@
+//! Attribute files, directories of them, and stdin.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use super::documents::{Document, FileError, Wanted, Whereabouts, read};
+use crate::error::{Error, Result};
+
+/// Where documents come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    Stdin,
+    File(PathBuf),
+}
+
+impl Source {
+    /// `-` is stdin.
+    pub(super) fn named(file: &Path) -> Self {
+        if file == Path::new("-") { Self::Stdin } else { Self::File(file.to_owned()) }
+    }
+
+    /// What a directory holds, in order; hidden files, as those behind a mounted ConfigMap, left out. A file is itself.
+    pub(super) fn all(file: &Path) -> Result<Vec<Self>> {
+        if !file.is_dir() {
+            return Ok(vec![Self::named(file)]);
+        }
+        let mut found = Vec::new();
+        collect(file, &mut found)?;
+        Ok(found.into_iter().map(Self::File).collect())
+    }
+
+    /// The file, if it is one.
+    pub(super) fn into_file(self) -> Option<PathBuf> {
+        match self {
+            Self::Stdin => None,
+            Self::File(file) => Some(file),
+        }
+    }
+
+    /// Reads the documents one by one.
+    pub(super) fn read(&self, each: impl FnMut(Document) -> Result<(), FileError>) -> Result<()> {
+        match self {
+            Self::Stdin => read("stdin", io::stdin().lock(), each)?,
+            Self::File(file) => {
+                let opened =
+                    File::open(file).and_then(|opened| match opened.metadata()?.is_dir() {
+                        true => Err(io::ErrorKind::IsADirectory.into()),
+                        false => Ok(opened),
+                    });
+                let opened = opened.map_err(|source| unreadable(file, source))?;
+                read(&file.display().to_string(), BufReader::new(opened), each)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(file: &Path, source: io::Error) -> Error {
+    Error::UnreadableFile { file: file.to_owned(), source }
+}
+
+fn collect(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    let entries =
+        fs::read_dir(directory).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+    let entries = entries.map_err(|source| unreadable(directory, source))?;
+    let mut paths: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
+    paths.sort();
+    for path in paths {
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if hidden {
+            continue;
+        }
+        // A link to a directory may lead back to where it is.
+        if path.is_dir() && !path.is_symlink() {
+            collect(&path, found)?;
+        } else if is_yaml(&path) && !path.is_dir() {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the name is one of a YAML file.
+pub(super) fn is_yaml(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
+/// Of two documents that set the same, neither can be meant.
+pub(super) fn refuse_twice(wanted: &[Wanted]) -> Result<(), FileError> {
+    let mut first: HashMap<_, &Whereabouts> = HashMap::new();
+    for Wanted { at, kind, path, .. } in wanted {
+        if let Some(first) = first.insert((kind.name(), path), at) {
+            return Err(at.wrong(format!("{} of {path} is set already by {first}", kind.name())));
+        }
+    }
+    Ok(())
+}
+
+/// Makes a file that nobody else may read, or empties the one that is there.
+pub(super) fn create(file: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file)
+}
+
+/// Writes such a file whole.
+pub(super) fn write(file: &Path, text: &str) -> io::Result<()> {
+    let mut opened = create(file)?;
+    opened.write_all(text.as_bytes())?;
+    opened.sync_all()
+}

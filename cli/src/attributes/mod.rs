@@ -1,0 +1,29 @@
+//! The commands about attributes.
+
+mod apply;
+mod changes;
+mod consent;
+mod delete;
+mod documents;
+mod export;
+mod files;
+mod get;
+mod history;
+mod kinds;
+mod list;
+mod node;
+mod places;
+mod resolve;
+mod stand_ins;
+mod store;
+mod update;
+mod yaml;
+
+pub(crate) use self::apply::apply;
+pub(crate) use self::delete::delete;
+pub(crate) use self::documents::FileError;
+pub(crate) use self::export::export;
+pub(crate) use self::get::get;
+pub(crate) use self::kinds::Kinds;
+pub(crate) use self::list::list_kinds;
+pub(crate) use self::update::update;
