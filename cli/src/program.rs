@@ -93,7 +93,7 @@ async fn run(Args { global, command }: Args, kinds: &Kinds) -> Result<Verdict> {
             Get::Revocations(args) => revocations::list(&global, &args, output).await,
             Get::Kinds => attributes::list_kinds(&global, kinds, output).await,
             Get::Attributes { kind, args } => {
-                attributes::get(&global, &kinds.any(&kind)?, &args, output).await
+                attributes::get(&global, &kinds.raw(&kind)?, &args, output).await
             }
         },
         Command::Get(OfKind::Kind { kind, args }) => {

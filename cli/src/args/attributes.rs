@@ -171,7 +171,7 @@ Examples:
   tokenpool export | sed s/staging/production/ | tokenpool apply -f - --force")]
 pub(crate) struct Apply {
     /// File or directory; - is stdin; once for each
-    #[arg(short, long = "file", value_name = "FILE", required = true)]
+    #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
     /// Delete what is set of the program's kinds and not in the files
     #[arg(long)]
@@ -194,7 +194,7 @@ Examples:
   tokenpool export -f attributes/ --force")]
 pub(crate) struct Export {
     /// Directory to write into, which is made if there is none
-    #[arg(short, long = "file", value_name = "DIR")]
+    #[arg(short = 'f', long = "file", value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,
     /// Write into the directory although there are YAML files in it
     #[arg(long, requires = "directory")]

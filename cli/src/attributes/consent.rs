@@ -13,16 +13,18 @@ pub(super) enum Answered {
 
 /// Asks on stderr and reads stdin until somebody says yes or no. Its end is a no.
 pub(super) async fn ask(question: &'static str) -> Result<Answered> {
-    let answer =
-        tokio::task::spawn_blocking(move || answer(question, &mut io::stdin().lock())).await;
+    let answer = tokio::task::spawn_blocking(move || {
+        answer(question, &mut io::stdin().lock(), &mut io::stderr())
+    })
+    .await;
     // It does not panic, and nobody cancels it.
     answer.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(Error::Question)
 }
 
-fn answer(question: &str, from: &mut impl BufRead) -> io::Result<Answered> {
+fn answer(question: &str, from: &mut impl BufRead, to: &mut impl Write) -> io::Result<Answered> {
     loop {
         // Whether anybody sees it is not for this program to know.
-        let _ = write!(io::stderr(), "{question} [y/n]: ");
+        let _ = write!(to, "{question} [y/n]: ");
         let mut line = String::new();
         if from.read_line(&mut line)? == 0 {
             return Ok(Answered::No);
@@ -50,7 +52,7 @@ mod tests {
             ("yep\n", Answered::No),
             ("", Answered::No),
         ] {
-            let got = answer("Continue?", &mut typed.as_bytes());
+            let got = answer("Continue?", &mut typed.as_bytes(), &mut io::sink());
             assert_eq!(got.ok(), Some(answered), "{typed:?}");
         }
     }

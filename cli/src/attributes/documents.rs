@@ -70,6 +70,8 @@ pub(super) fn read(
 ) -> Result<(), FileError> {
     let options = serde_saphyr::options! {
         with_snippet: false,
+        // Whoever labels something `on` or `y` means the text.
+        strict_booleans: true,
         budget: serde_saphyr::budget! { max_documents: usize::MAX, max_nodes: 4_000_000, max_events: 16_000_000 },
     };
     let nodes = serde_saphyr::read_with_options::<_, Node>(&mut text, options);

@@ -1,5 +1,7 @@
 //! The kinds of attributes that the program knows, and their names on the command line.
 
+use std::collections::BTreeSet;
+
 use clap::{Args as _, Command, CommandFactory};
 use serde_json::Value;
 use tokenpool::matchable::{Kind, KindName, MatchableResource};
@@ -13,7 +15,11 @@ const ENDINGS: [&str; 3] = ["s", "-attribute", "-attributes"];
 
 /// Kinds in the order of their names.
 #[derive(Debug)]
-pub(crate) struct Kinds(Vec<Kind<Value>>);
+pub(crate) struct Kinds {
+    kinds: Vec<Kind<Value>>,
+    /// Words that mean something else after `get`, `update` or `delete`.
+    commands: BTreeSet<String>,
+}
 
 impl Kinds {
     /// Those that the library brings.
@@ -21,7 +27,10 @@ impl Kinds {
         fn with<K: MatchableResource>(kinds: Kinds) -> tokenpool::Result<Kinds> {
             kinds.with(Kind::erased::<K>()?)
         }
-        let kinds = with::<stand_ins::TaskResourceAttributes>(Self(Vec::new()))?;
+        let kinds = with::<stand_ins::TaskResourceAttributes>(Self {
+            kinds: Vec::new(),
+            commands: commands(),
+        })?;
         let kinds = with::<stand_ins::ClusterResourceAttributes>(kinds)?;
         let kinds = with::<stand_ins::ExecutionQueueAttributes>(kinds)?;
         let kinds = with::<stand_ins::ExecutionClusterLabel>(kinds)?;
@@ -36,7 +45,7 @@ impl Kinds {
     /// If the other's name means something already.
     pub(crate) fn with(mut self, kind: Kind<Value>) -> tokenpool::Result<Self> {
         let name = kind.name();
-        let taken = |word: &String| is_command(word) || self.find(word).is_some();
+        let taken = |word: &String| self.commands.contains(word) || self.find(word).is_some();
         if let Some(word) = names(name).iter().find(|word| taken(word)) {
             return Err(tokenpool::Error::InvalidArgument {
                 field: "kind",
@@ -46,13 +55,13 @@ impl Kinds {
                 ),
             });
         }
-        let place = self.0.partition_point(|other| other.name() < name);
-        self.0.insert(place, kind);
+        let place = self.kinds.partition_point(|other| other.name() < name);
+        self.kinds.insert(place, kind);
         Ok(self)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Kind<Value>> {
-        self.0.iter()
+        self.kinds.iter()
     }
 
     /// The kind of this name, stored or on the command line.
@@ -68,6 +77,11 @@ impl Kinds {
             Some(kind) => Ok(kind.clone()),
             None => Ok(Kind::unchecked(KindName::new(word.to_owned())?)),
         }
+    }
+
+    /// The kind of this name, with values as they are stored, whether or not the program knows it.
+    pub(crate) fn raw(&self, word: &str) -> tokenpool::Result<Kind<Value>> {
+        self.any(word).map(|kind| Kind::unchecked(kind.name().clone()))
     }
 
     /// The kind of this name, whose rules the program knows.
@@ -108,11 +122,12 @@ fn names(name: &KindName) -> Vec<String> {
     std::iter::once(name.clone()).chain(others).collect()
 }
 
-/// Whether there is a command of this name beside those of the kinds.
-fn is_command(word: &str) -> bool {
-    let verbs = Args::command();
-    let verbs = ["get", "update", "delete"].map(|verb| verbs.find_subcommand(verb).cloned());
-    word == "help" || verbs.iter().flatten().any(|verb| verb.find_subcommand(word).is_some())
+/// The words that there are beside the names of kinds.
+fn commands() -> BTreeSet<String> {
+    let all = Args::command();
+    let verbs = ["get", "update", "delete"].map(|verb| all.find_subcommand(verb));
+    let commands = verbs.into_iter().flatten().flat_map(Command::get_subcommands);
+    commands.map(|command| command.get_name().to_owned()).chain(["help".to_owned()]).collect()
 }
 
 fn command(kind: &Kind<Value>) -> Command {
@@ -233,7 +248,8 @@ mod tests {
                 return command.get_subcommands().for_each(visit);
             }
             let name = command.get_name();
-            assert!(command.get_long_about().is_some(), "{name} has no description");
+            let about = command.get_long_about().or_else(|| command.get_about());
+            assert!(about.is_some(), "{name} has no description");
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example") && help.contains(name), "{name}: {help}");
         }

@@ -7,6 +7,8 @@ mod delete;
 mod documents;
 mod export;
 mod files;
+#[cfg(test)]
+mod fuzzing;
 mod get;
 mod history;
 mod kinds;

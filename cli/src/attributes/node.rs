@@ -165,7 +165,7 @@ overrides:
 
     plugin_id:
       - c
-labels: {a.b: x, a: {b: y}}
+labels: {a.b: x, a: {b: z}}
 ";
 
     #[test]
@@ -190,7 +190,7 @@ labels: {a.b: x, a: {b: y}}
         ] {
             assert_eq!(node.line_of(field), line, "{field}");
         }
-        assert_eq!(node.value()["labels"], json!({"a.b": "x", "a": {"b": "y"}}));
+        assert_eq!(node.value()["labels"], json!({"a.b": "x", "a": {"b": "z"}}));
     }
 
     #[test]
