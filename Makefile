@@ -1,6 +1,7 @@
 # What a person or CI runs. `make test` is all that a new machine with Rust needs.
 
-EXAMPLES = quotas map_task operator fencing
+EXAMPLES = quotas map_task operator fencing attributes
+PRIORITY = cargo run --quiet --package tokenpool-cli --example workflow_priority --
 LOG = examples/data/NASA-iPSC-1993-3.1-cln.swf.gz
 SERVERS = redis-6.2 redis redis-8.2 valkey-9.1
 
@@ -28,7 +29,11 @@ model:
 	cargo test --release --package tokenpool --no-default-features --lib in_depth -- --ignored --nocapture --test-threads 1
 
 examples:
-	for name in $(EXAMPLES); do cargo run --quiet --example $$name || exit 1; done
+	for name in $(EXAMPLES); do cargo run --quiet --package tokenpool --example $$name || exit 1; done
+	tests/with_server.sh sh -ec '\
+		$(PRIORITY) update workflow-priority --attrFile cli/examples/workflow_priority.yaml --force; \
+		$(PRIORITY) get workflow-priority -p billing -d production app.reports.weekly; \
+		$(PRIORITY) get workflow-priority'
 
 # The main job, on the embedded default and on a server.
 replay:

@@ -1,5 +1,6 @@
 //! Running the program, and looking at what it left in Redis.
 
+use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
 
 use redis::FromRedisValue;
@@ -74,6 +75,14 @@ pub(crate) fn tokenpool(arguments: &str) -> Run {
 
 pub(crate) fn run(command: &mut Command) -> Run {
     command.output().expect("the program can be started").into()
+}
+
+/// Runs the program while somebody types this.
+pub(crate) fn typing(command: &mut Command, text: &str) -> Run {
+    let mut child = start(command.stdin(Stdio::piped()));
+    // It may have ended without reading it.
+    let _ = child.stdin.take().expect("it is piped").write_all(text.as_bytes());
+    wait(child)
 }
 
 /// Starts the program and leaves it running, for [`wait`].

@@ -12,9 +12,10 @@ pub(super) enum Answered {
 }
 
 /// Asks on stderr and reads stdin until somebody says yes or no. Its end is a no.
-pub(super) async fn ask(question: &'static str) -> Result<Answered> {
+pub(super) async fn ask(question: impl Into<String>) -> Result<Answered> {
+    let question = question.into();
     let answer = tokio::task::spawn_blocking(move || {
-        answer(question, &mut io::stdin().lock(), &mut io::stderr())
+        answer(&question, &mut io::stdin().lock(), &mut io::stderr())
     })
     .await;
     // It does not panic, and nobody cancels it.

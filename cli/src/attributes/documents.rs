@@ -79,11 +79,22 @@ pub(super) fn read(
         let at = |line| Whereabouts { file: file.to_owned(), document: before + 1, line };
         let node = node.map_err(|error| {
             let line = error.location().map(|location| location.line());
-            at(line).wrong(error.without_snippet().to_string())
+            at(line).wrong(in_our_words(&error))
         })?;
         each(Document::new(at(Some(node.line)), node)?)?;
     }
     Ok(())
+}
+
+/// What the parser says, without the place, which is told before it, and without advice to programmers.
+fn in_our_words(error: &serde_saphyr::Error) -> String {
+    let mut text = error.without_snippet().to_string();
+    for more in [" at line ", ", set DuplicateKeyPolicy"] {
+        if let Some(end) = text.rfind(more) {
+            text.truncate(end);
+        }
+    }
+    text
 }
 
 impl Document {

@@ -132,8 +132,8 @@ impl Answer for DumpAnswer {
 
 async fn dump(file: &Path, text: &str, force: bool, output: &mut Output) -> Result<Verdict> {
     if file.exists() && !force {
-        eprintln!("warning file {} will be overwritten", file.display());
-        if ask("Overwrite?").await? == Answered::No {
+        let question = format!("warning file {} will be overwritten", file.display());
+        if ask(question).await? == Answered::No {
             return Err(Error::NotOverwritten);
         }
     }
