@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokenpool::Holder;
-use tokenpool::matchable::*;
+use tokenpool::matchable::{AttributePath, Attributes, Expected, Filter};
+use tokenpool::matchable::{InvalidField, MatchableResource, MemoryAttributeStore};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct WorkflowPriority {

@@ -47,15 +47,21 @@ pub(crate) async fn export(
     Ok(unread.verdict(verdict))
 }
 
-/// Every kind that the program knows, and every other that is stored.
+/// Every kind that the program knows, and every other of which any are set.
 async fn exported(all: &Attributes, kinds: &Kinds) -> Result<Vec<Kind<Value>>> {
-    let stored = all.kinds().await?;
-    let unknown = stored.into_iter().filter(|name| kinds.find(name.as_str()).is_none());
-    let unknown: Vec<_> = unknown.collect();
-    for name in &unknown {
-        eprintln!("warning: this program does not know {name}; apply it with --unchecked");
+    let mut exported: Vec<_> = kinds.iter().cloned().collect();
+    for name in all.kinds().await? {
+        if kinds.find(name.as_str()).is_some() {
+            continue;
+        }
+        let kind = Kind::unchecked(name);
+        let page = all.of_kind(kind.clone()).list(&Filter::ALL, None, 1).await?;
+        if !page.found.is_empty() || !page.unreadable.is_empty() || page.next.is_some() {
+            eprintln!("warning: this program does not know {}; apply it with --unchecked", kind.name());
+            exported.push(kind);
+        }
     }
-    Ok(kinds.iter().cloned().chain(unknown.into_iter().map(Kind::unchecked)).collect())
+    Ok(exported)
 }
 
 /// Hands on every record with its document.
