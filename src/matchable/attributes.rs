@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use backon::{ExponentialBuilder, Retryable};
 use serde::Serialize;
 
 use super::cache::{Cache, CacheConfig};
@@ -20,8 +21,12 @@ use super::watcher::{Watch, Watcher};
 use crate::error::{Error, Result};
 use crate::name::Holder;
 
-/// How often a merged update that others keep overtaking is tried. One of those that meet succeeds each time.
-const MERGE_ATTEMPTS: u32 = 256;
+/// A merged update that others overtake is tried again after such a time, with jitter: of those that meet one succeeds each
+/// time, and without it that could be the others for ever.
+const MERGE_DELAY: Duration = Duration::from_millis(1);
+const LONGEST_MERGE_DELAY: Duration = Duration::from_millis(100);
+/// How often it is tried: for about ten seconds.
+const MERGE_ATTEMPTS: usize = 200;
 
 /// Attributes of all kinds in one store, as one process sees and writes them. A clone is a handle to the same.
 ///
@@ -86,7 +91,11 @@ impl Attributes {
     ) -> Result<Self> {
         let watcher = Arc::new(Watcher::default());
         let watch = store.watch(Arc::clone(&watcher), config.confirm_every()).await?;
-        Ok(Self(Arc::new(Inner { store, by, cached: Some(Cached { config, watcher, _watch: watch }) })))
+        Ok(Self(Arc::new(Inner {
+            store,
+            by,
+            cached: Some(Cached { config, watcher, _watch: watch }),
+        })))
     }
 
     /// Those of a kind.
@@ -104,8 +113,9 @@ impl Attributes {
         kind: Kind<T>,
     ) -> AttributesOf<T> {
         let cache = self.0.cached.as_ref();
-        let cache =
-            cache.map(|Cached { config, watcher, .. }| Cache::new(*config, Arc::clone(watcher), kind.name()));
+        let cache = cache.map(|Cached { config, watcher, .. }| {
+            Cache::new(*config, Arc::clone(watcher), kind.name())
+        });
         AttributesOf(Arc::new(OfKind { all: self.clone(), kind, cache }))
     }
 
@@ -309,7 +319,8 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
     pub async fn resolve(&self, path: &AttributePath) -> Result<Resolution<T>> {
         let texts: Vec<_> = path.fallbacks().collect();
         let stored = self.store().read(self.kind().name(), &texts).await?;
-        let levels = texts.into_iter().zip(stored).filter_map(|(text, stored)| Some((text, stored?)));
+        let levels =
+            texts.into_iter().zip(stored).filter_map(|(text, stored)| Some((text, stored?)));
         let levels: Vec<_> =
             levels.map(|(text, stored)| self.read(text, stored)).collect::<Result<_>>()?;
         let Some((first, rest)) = levels.split_first() else { return Err(self.not_found(path)) };
@@ -350,28 +361,37 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
         }
         // What is asked for has to keep the rules by itself, whatever it is merged with.
         self.encode(path, &value)?;
-        for _ in 0..MERGE_ATTEMPTS {
-            let stored = self.stored(path).await?;
-            let found = version_of(stored.as_ref());
-            if !expected.is_met_by(found) {
-                return Err(self.stale(path, expected, found));
-            }
-            let merged = match stored {
-                Some(stored) => {
-                    let below = self.read(path.as_str(), stored)?.value;
-                    let merged = self.kind().merge(value.clone(), below);
-                    merged.map_err(|error| self.unreadable(path.as_str(), error))?
-                }
-                None => value.clone(),
-            };
-            let expected = found.map_or(Expected::Absent, Expected::Version);
-            match self.replace(path, merged, expected).await {
-                Err(Error::Stale { .. }) => {}
-                done => return done,
-            }
+        let delays = ExponentialBuilder::new()
+            .with_min_delay(MERGE_DELAY)
+            .with_max_delay(LONGEST_MERGE_DELAY)
+            .with_max_times(MERGE_ATTEMPTS)
+            .with_jitter();
+        let overtaken =
+            |error: &Error| expected == Expected::Any && matches!(error, Error::Stale { .. });
+        (|| self.merge_once(path, &value, expected)).retry(delays).when(overtaken).await
+    }
+
+    /// Merges over what is found and writes that, unless somebody else writes meanwhile.
+    async fn merge_once(
+        &self,
+        path: &AttributePath,
+        value: &T,
+        expected: Expected,
+    ) -> Result<Updated<T>> {
+        let stored = self.stored(path).await?;
+        let found = version_of(stored.as_ref());
+        if !expected.is_met_by(found) {
+            return Err(self.stale(path, expected, found));
         }
-        let found = version_of(self.stored(path).await?.as_ref());
-        Err(self.stale(path, expected, found))
+        let merged = match stored {
+            Some(stored) => {
+                let below = self.read(path.as_str(), stored)?.value;
+                let merged = self.kind().merge(value.clone(), below);
+                merged.map_err(|error| self.unreadable(path.as_str(), error))?
+            }
+            None => value.clone(),
+        };
+        self.replace(path, merged, found.map_or(Expected::Absent, Expected::Version)).await
     }
 
     /// Sets the attributes of exactly this place, whatever is set there, also where updates of the kind are merged.
@@ -429,7 +449,8 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
         count: usize,
     ) -> Result<AttributesPage<T>> {
         let page = self.store().list(self.kind().name(), filter, from, count).await?;
-        let mut answer = AttributesPage { found: Vec::new(), unreadable: Vec::new(), next: page.next };
+        let mut answer =
+            AttributesPage { found: Vec::new(), unreadable: Vec::new(), next: page.next };
         for (text, stored) in page.records {
             let version = version_of(Some(&stored)).filter(|_| stored.is_ok());
             let read = text.parse::<AttributePath>();
@@ -465,8 +486,8 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
         let version = |stored: Stored| {
             let Record { version, at, by, value } =
                 stored.map_err(|damaged| self.unreadable_because(path.as_str(), damaged))?;
-            let value = value
-                .map(|text| self.kind().decode(&text).map_err(|error| error.to_string()));
+            let value =
+                value.map(|text| self.kind().decode(&text).map_err(|error| error.to_string()));
             Ok(Version { version, at, by, value })
         };
         stored.into_iter().map(version).collect()
@@ -495,7 +516,10 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
             None => Err(Error::invalid(
                 "version",
                 version,
-                format!("must be a kept version of {} at {path} that is no deletion", self.kind().name()),
+                format!(
+                    "must be a kept version of {} at {path} that is no deletion",
+                    self.kind().name()
+                ),
             )),
         }
     }
@@ -511,7 +535,7 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
         value: Option<&str>,
         expected: Expected,
     ) -> Result<(Option<u64>, Option<Stored>)> {
-        let write = Write { value, expected, by: &self.0.all.0.by };
+        let write = Write { expected, ..Write::new(value, &self.0.all.0.by) };
         let written = self.store().write(self.kind().name(), path, write).await;
         if let Some(cache) = &self.0.cache {
             // Whatever came of it; this process sees its own writes at once.
@@ -553,7 +577,8 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
     }
 
     fn unreadable(&self, path: &str, InvalidField { field, rule, .. }: InvalidField) -> Error {
-        let problem = if field.is_empty() || field == "." { rule } else { format!("{field}: {rule}") };
+        let problem =
+            if field.is_empty() || field == "." { rule } else { format!("{field}: {rule}") };
         self.unreadable_because(path, problem)
     }
 

@@ -84,11 +84,7 @@ pub struct InvalidField {
 
 impl InvalidField {
     /// A field, what it holds, and the rule that this breaks.
-    pub fn new(
-        field: impl Into<String>,
-        value: impl ToString,
-        rule: impl Into<String>,
-    ) -> Self {
+    pub fn new(field: impl Into<String>, value: impl ToString, rule: impl Into<String>) -> Self {
         Self { field: field.into(), value: value.to_string(), rule: rule.into() }
     }
 
@@ -132,7 +128,8 @@ impl KindName {
         if first && name.chars().all(allowed) && name.len() <= MAX_LENGTH {
             return Ok(Self(name));
         }
-        let rule = format!("must be 1 to {MAX_LENGTH} capital letters, digits and '_', first a letter");
+        let rule =
+            format!("must be 1 to {MAX_LENGTH} capital letters, digits and '_', first a letter");
         Err(Error::invalid("kind", name, rule))
     }
 

@@ -80,7 +80,9 @@ impl Watcher {
 }
 
 /// A store tells a watcher of changes for as long as this lives.
-pub struct Watch(#[expect(dead_code, reason = "it is there to be dropped")] Box<dyn Any + Send + Sync>);
+pub struct Watch(
+    #[expect(dead_code, reason = "it is there to be dropped")] Box<dyn Any + Send + Sync>,
+);
 
 impl Watch {
     /// Lives as long as `guard`, whose `Drop` ends the watch.
