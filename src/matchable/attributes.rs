@@ -41,7 +41,7 @@ const MERGE_ATTEMPTS: usize = 200;
 ///
 /// # tokio_test::block_on(async {
 /// let store = Arc::new(MemoryAttributeStore::new());
-/// let queues = Attributes::new(store, Holder::of_this_process()).of::<ExecutionQueueAttributes>()?;
+/// let queues = Attributes::new(store, Holder::of_this_process()).of::<ExecutionQueueAttributes>();
 /// let domain = AttributePath::project_domain("billing", "production")?;
 /// let critical = ExecutionQueueAttributes { tags: vec!["critical".to_owned()] };
 /// queues.update(&domain, critical.clone(), Expected::Any).await?;
@@ -67,6 +67,12 @@ struct Cached {
     config: CacheConfig,
     watcher: Arc<Watcher>,
     _watch: Watch,
+}
+
+impl Cached {
+    fn cache<V>(&self, kind: &KindName) -> Cache<V> {
+        Cache::new(self.config, Arc::clone(&self.watcher), kind)
+    }
 }
 
 impl Attributes {
@@ -98,13 +104,9 @@ impl Attributes {
         })))
     }
 
-    /// Those of a kind.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidArgument`] if the kind's name is none.
-    pub fn of<K: MatchableResource>(&self) -> Result<AttributesOf<K>> {
-        Ok(self.of_kind(Kind::of()?))
+    /// Those of a kind. Keep what this returns: each has a cache of its own.
+    pub fn of<K: MatchableResource>(&self) -> AttributesOf<K> {
+        self.of_kind(Kind::of())
     }
 
     /// Those of a kind that is known at run time.
@@ -112,11 +114,10 @@ impl Attributes {
         &self,
         kind: Kind<T>,
     ) -> AttributesOf<T> {
-        let cache = self.0.cached.as_ref();
-        let cache = cache.map(|Cached { config, watcher, .. }| {
-            Cache::new(*config, Arc::clone(watcher), kind.name())
-        });
-        AttributesOf(Arc::new(OfKind { all: self.clone(), kind, cache }))
+        let cached = self.0.cached.as_ref();
+        let found = cached.map(|cached| cached.cache(kind.name()));
+        let resolved = cached.map(|cached| cached.cache(kind.name()));
+        AttributesOf(Arc::new(OfKind { all: self.clone(), kind, found, resolved }))
     }
 
     /// The kinds that were ever written, in order.
@@ -139,7 +140,8 @@ pub struct AttributesOf<T>(Arc<OfKind<T>>);
 struct OfKind<T> {
     all: Attributes,
     kind: Kind<T>,
-    cache: Option<Cache<T>>,
+    found: Option<Cache<Found<T>>>,
+    resolved: Option<Cache<Resolution<T>>>,
 }
 
 /// Attributes and where they were found.
@@ -158,11 +160,12 @@ pub struct Found<T> {
     pub by: String,
 }
 
-/// What a look-up found, and how.
-#[derive(Clone, Debug, PartialEq)]
+/// The answer to a look-up, and whose it is.
+#[derive(Debug, PartialEq)]
 #[non_exhaustive]
-pub struct LookedUp<T> {
-    found: Arc<Found<T>>,
+pub struct LookedUp<V> {
+    /// What was found.
+    pub found: Arc<V>,
     /// Who answered.
     pub answered_by: AnsweredBy,
 }
@@ -179,17 +182,16 @@ pub enum AnsweredBy {
     StoreForCertainty,
 }
 
-impl<T> LookedUp<T> {
-    /// What was found.
-    pub fn found(&self) -> &Arc<Found<T>> {
-        &self.found
+impl<V> Clone for LookedUp<V> {
+    fn clone(&self) -> Self {
+        Self { found: Arc::clone(&self.found), ..*self }
     }
 }
 
-impl<T> Deref for LookedUp<T> {
-    type Target = Found<T>;
+impl<V> Deref for LookedUp<V> {
+    type Target = V;
 
-    fn deref(&self) -> &Found<T> {
+    fn deref(&self) -> &V {
         &self.found
     }
 }
@@ -273,10 +275,24 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
     /// # Cancel safety
     ///
     /// Nothing changes.
-    pub async fn get_resource(&self, path: &AttributePath) -> Result<LookedUp<T>> {
-        let (found, answered_by) = match &self.0.cache {
-            None => (self.look_up(path).await?, AnsweredBy::Store),
-            Some(cache) => cache.get(path, || self.look_up(path)).await?,
+    pub async fn get_resource(&self, path: &AttributePath) -> Result<LookedUp<Found<T>>> {
+        let look_up = || self.look_up(path);
+        self.answer(path, self.0.found.as_ref(), look_up).await
+    }
+
+    /// From the cache if that is sure, else from the store.
+    async fn answer<V, F>(
+        &self,
+        path: &AttributePath,
+        cache: Option<&Cache<V>>,
+        look_up: impl FnOnce() -> F,
+    ) -> Result<LookedUp<V>>
+    where
+        F: Future<Output = Result<Option<Arc<V>>>>,
+    {
+        let (found, answered_by) = match cache {
+            None => (look_up().await?, AnsweredBy::Store),
+            Some(cache) => cache.get(path, look_up).await?,
         };
         match found {
             Some(found) => Ok(LookedUp { found, answered_by }),
@@ -307,7 +323,8 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
         }
     }
 
-    /// What is set at every place that a look-up of this one reaches, and all of it merged.
+    /// What is set at every place that a look-up of this one reaches, and all of it merged. As [`get_resource`](Self::get_resource), one
+    /// command, and none where the cache is sure.
     ///
     /// # Errors
     ///
@@ -316,14 +333,19 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
     /// # Cancel safety
     ///
     /// Nothing changes.
-    pub async fn resolve(&self, path: &AttributePath) -> Result<Resolution<T>> {
+    pub async fn resolve(&self, path: &AttributePath) -> Result<LookedUp<Resolution<T>>> {
+        let look_up = || self.look_up_all(path);
+        self.answer(path, self.0.resolved.as_ref(), look_up).await
+    }
+
+    async fn look_up_all(&self, path: &AttributePath) -> Result<Option<Arc<Resolution<T>>>> {
         let texts: Vec<_> = path.fallbacks().collect();
         let stored = self.store().read(self.kind().name(), &texts).await?;
         let levels =
             texts.into_iter().zip(stored).filter_map(|(text, stored)| Some((text, stored?)));
         let levels: Vec<_> =
             levels.map(|(text, stored)| self.read(text, stored)).collect::<Result<_>>()?;
-        let Some((first, rest)) = levels.split_first() else { return Err(self.not_found(path)) };
+        let Some((first, rest)) = levels.split_first() else { return Ok(None) };
         let mut merged = first.value.clone();
         let mut sources = Sources::of(&provenance::value(&merged), &first.path);
         for level in rest {
@@ -333,7 +355,19 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
                 .map_err(|error| self.unreadable(level.path.as_str(), error))?;
             sources.fill(&provenance::value(&merged), &level.path);
         }
-        Ok(Resolution { merged, sources: sources.into_map(), levels })
+        Ok(Some(Arc::new(Resolution { merged, sources: sources.into_map(), levels })))
+    }
+
+    /// Waits until answers may differ from those after this call; for ever where nothing is cached.
+    pub(crate) fn changed(&self) -> impl Future<Output = ()> + '_ {
+        let cache = self.0.found.as_ref();
+        let generation = cache.map(Cache::generation);
+        async move {
+            match cache.zip(generation) {
+                Some((cache, generation)) => cache.changed_since(generation).await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Sets the attributes of exactly this place, merged over what is set there if the kind's
@@ -537,7 +571,7 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
     ) -> Result<(Option<u64>, Option<Stored>)> {
         let write = Write { expected, ..Write::new(value, &self.0.all.0.by) };
         let written = self.store().write(self.kind().name(), path, write).await;
-        if let Some(cache) = &self.0.cache {
+        if let Some(cache) = &self.0.found {
             // Whatever came of it; this process sees its own writes at once.
             cache.forget_all();
         }

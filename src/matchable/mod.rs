@@ -10,6 +10,7 @@ mod memory;
 mod path;
 mod provenance;
 mod record;
+mod resource_constraints;
 mod store;
 mod watcher;
 
@@ -22,6 +23,7 @@ pub use kind::{InvalidField, Kind, KindName, MatchableResource};
 pub use memory::MemoryAttributeStore;
 pub use path::{AttributePath, Level};
 pub use record::{Damaged, Record, Stored};
+pub use resource_constraints::{PoolConstraints, ResourceConstraints};
 pub use store::{
     AttributeStore, Expected, Filter, KEPT_VERSIONS, MAX_VALUE_LENGTH, PageStart, RecordsPage,
     Write, Written,

@@ -24,7 +24,7 @@ async fn cached(
     max_staleness: Duration,
 ) -> AttributesOf<WorkflowPriority> {
     let config = CacheConfig::new(max_staleness).unwrap();
-    Attributes::cached(store, holder("reader"), config).await.unwrap().of().unwrap()
+    Attributes::cached(store, holder("reader"), config).await.unwrap().of()
 }
 
 /// Looks up until the answer is as wanted.
@@ -112,7 +112,7 @@ const STALENESS: Duration = Duration::from_millis(150);
 async fn a_cache_that_cannot_be_sure_asks_and_says_so() {
     let server = Server::start();
     let gate = Gate::before(server.socket());
-    let writer = Attributes::new(connect(&server.url()).await, holder("writer")).of().unwrap();
+    let writer = Attributes::new(connect(&server.url()).await, holder("writer")).of();
     set(&writer, "p", 1).await;
     set(&writer, "q", 1).await;
     let reader = cached(impatient(&gate).await, STALENESS).await;
@@ -162,7 +162,7 @@ struct LookUp {
 /// Writes ever larger values until told to stop, also while the server is away.
 async fn write_on(socket: PathBuf, stop: Arc<AtomicBool>) -> Vec<Update> {
     let url = format!("unix://{}", socket.display());
-    let writer = Attributes::new(connect(&url).await, holder("writer")).of().unwrap();
+    let writer = Attributes::new(connect(&url).await, holder("writer")).of();
     let mut updates = Vec::new();
     for value in 1.. {
         if stop.load(Ordering::SeqCst) {

@@ -4,6 +4,8 @@
 mod cache;
 /// What a look-up finds, for every place where something may be set.
 mod lookup;
+/// What operators set for pools, applied to claims.
+mod rules;
 /// Random sequences of operations on both stores, against a map.
 mod sequences;
 /// What every store must do, one test for each case and store.
@@ -112,7 +114,7 @@ impl Fixture {
     }
 
     pub(crate) fn written_by<K: MatchableResource>(&self, by: &str) -> AttributesOf<K> {
-        Attributes::new(Arc::clone(&self.store), holder(by)).of().unwrap()
+        Attributes::new(Arc::clone(&self.store), holder(by)).of()
     }
 
     pub(crate) fn raw(&self) -> redis::Connection {
