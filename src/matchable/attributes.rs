@@ -358,8 +358,13 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
         Ok(Some(Arc::new(Resolution { merged, sources: sources.into_map(), levels })))
     }
 
-    /// Waits until answers may differ from those after this call; for ever where nothing is cached.
-    pub(crate) fn changed(&self) -> impl Future<Output = ()> + '_ {
+    /// Waits until answers may differ from those that are given after this call. Never ends where nothing is cached, since
+    /// nobody tells of changes then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes.
+    pub fn changed(&self) -> impl Future<Output = ()> + '_ {
         let cache = self.0.found.as_ref();
         let generation = cache.map(Cache::generation);
         async move {

@@ -113,7 +113,9 @@ pub(super) async fn command_on_set(
     member: Option<&str>,
 ) -> Result<Value> {
     let cmd = redis::cmd(command).arg(key).arg(member).to_owned();
-    match connections.call(Lane::Own, &cmd).await {
+    // The whole list may be long.
+    let lane = if member.is_some() { Lane::Shared } else { Lane::Own };
+    match connections.call(lane, &cmd).await {
         Ok(reply) => Ok(reply),
         Err(error) if error.code() == Some("WRONGTYPE") => {
             let wrong = wrong_type(connections, key, "set").await;
