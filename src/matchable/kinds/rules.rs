@@ -1,0 +1,68 @@
+//! Rules that several kinds share.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use super::super::kind::InvalidField;
+
+/// Refuses attributes, or a part of them, that set nothing: whoever wrote them meant something else.
+pub(super) fn sets_something(sets: bool, field: &str) -> Result<(), InvalidField> {
+    InvalidField::unless(sets, field, "{}", "must set something")
+}
+
+/// Refuses a list or map without elements.
+pub(super) fn not_empty(empty: bool, field: &str) -> Result<(), InvalidField> {
+    InvalidField::unless(!empty, field, "", "must not be empty")
+}
+
+/// Refuses a text that is empty or of white space only.
+pub(super) fn not_blank(field: impl Into<String>, text: &str) -> Result<(), InvalidField> {
+    InvalidField::unless(!text.trim().is_empty(), field, text, "must not be empty")
+}
+
+/// Refuses a text of white space only; an empty one is not set.
+pub(super) fn not_only_space(field: &str, text: &str) -> Result<(), InvalidField> {
+    if text.is_empty() { Ok(()) } else { not_blank(field, text) }
+}
+
+/// Applies a rule to each element of a list, and says in which one it was broken.
+pub(super) fn each<T>(
+    field: &str,
+    elements: &[T],
+    rule: impl Fn(&T) -> Result<(), InvalidField>,
+) -> Result<(), InvalidField> {
+    elements.iter().enumerate().try_for_each(|(place, element)| {
+        rule(element).map_err(|error| error.within(format_args!("{field}[{place}]")))
+    })
+}
+
+/// Refuses a list in which a key occurs twice.
+pub(super) fn unique<'a, T>(
+    field: &str,
+    elements: &'a [T],
+    key: (&str, impl Fn(&'a T) -> &'a str),
+) -> Result<(), InvalidField> {
+    let (name, key) = key;
+    let mut seen = HashSet::new();
+    each_key(elements, key).try_for_each(|(place, key)| {
+        let field = format_args!("{field}[{place}].{name}").to_string();
+        InvalidField::unless(seen.insert(key), field, key, "must occur once only")
+    })
+}
+
+fn each_key<'a, T>(
+    elements: &'a [T],
+    key: impl Fn(&'a T) -> &'a str,
+) -> impl Iterator<Item = (usize, &'a str)> {
+    elements.iter().map(key).enumerate()
+}
+
+/// The field of a map's entry, whose key may be anything.
+pub(super) fn entry(field: &str, key: &str) -> impl fmt::Display {
+    format!("{field}[{key:?}]")
+}
+
+/// Whether a value is what it is when nothing is set.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
