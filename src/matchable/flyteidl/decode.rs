@@ -41,7 +41,8 @@ impl TryFrom<m::Target> for k::MatchingAttributes {
 
 /// Of entries with the same key the last counts, as in Protocol Buffers.
 fn map(message: m::StringMap) -> BTreeMap<String, String> {
-    let entry = |m::StringEntry { key, value }| (key.unwrap_or_default(), value.unwrap_or_default());
+    let entry =
+        |m::StringEntry { key, value }| (key.unwrap_or_default(), value.unwrap_or_default());
     message.values.into_iter().map(entry).collect()
 }
 
@@ -204,8 +205,13 @@ impl TryFrom<m::OAuth2TokenRequest> for k::OAuth2TokenRequest {
     type Error = InvalidField;
 
     fn try_from(message: m::OAuth2TokenRequest) -> Result<Self> {
-        let m::OAuth2TokenRequest { name, token_type, client, idp_discovery_endpoint, token_endpoint } =
-            message;
+        let m::OAuth2TokenRequest {
+            name,
+            token_type,
+            client,
+            idp_discovery_endpoint,
+            token_endpoint,
+        } = message;
         let token_type = value("type", token_type, k::OAuth2TokenRequestType::of_number)?;
         let client = part("client", client)?;
         Ok(Self { name, token_type, client, idp_discovery_endpoint, token_endpoint })
@@ -228,9 +234,9 @@ impl TryFrom<m::ExecutionEnv> for k::ExecutionEnv {
         let m::ExecutionEnv { name, env_type, environment, version } = message;
         let environment = match environment {
             None => None,
-            Some(m::Environment::Extant(extant)) => {
-                Some(k::Environment::Extant(fields(extant).map_err(|error| error.within("extant"))?))
-            }
+            Some(m::Environment::Extant(extant)) => Some(k::Environment::Extant(
+                fields(extant).map_err(|error| error.within("extant"))?,
+            )),
             Some(m::Environment::Spec(spec)) => {
                 Some(k::Environment::Spec(fields(spec).map_err(|error| error.within("spec"))?))
             }

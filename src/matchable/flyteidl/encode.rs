@@ -159,8 +159,13 @@ impl From<k::Secret> for m::Secret {
 
 impl From<k::OAuth2TokenRequest> for m::OAuth2TokenRequest {
     fn from(request: k::OAuth2TokenRequest) -> Self {
-        let k::OAuth2TokenRequest { name, token_type, client, idp_discovery_endpoint, token_endpoint } =
-            request;
+        let k::OAuth2TokenRequest {
+            name,
+            token_type,
+            client,
+            idp_discovery_endpoint,
+            token_endpoint,
+        } = request;
         let (token_type, client) = (token_type.number(), client.map(Into::into));
         Self { name, token_type, client, idp_discovery_endpoint, token_endpoint }
     }

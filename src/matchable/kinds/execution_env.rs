@@ -76,7 +76,9 @@ impl TryFrom<Shape> for ExecutionEnv {
     fn try_from(shape: Shape) -> Result<Self, &'static str> {
         let Shape { name, env_type, extant, spec, version } = shape;
         let environment = match (extant, spec) {
-            (Some(_), Some(_)) => return Err("must not have both an extant environment and a spec"),
+            (Some(_), Some(_)) => {
+                return Err("must not have both an extant environment and a spec");
+            }
             (Some(extant), None) => Some(Environment::Extant(extant)),
             (None, spec) => spec.map(Environment::Spec),
         };
@@ -136,7 +138,12 @@ fn check(value: &Value, depth: usize) -> Result<(), InvalidField> {
                 Some(integer) => integer.unsigned_abs() <= MAX_INTEGER,
                 None => number.is_f64(),
             };
-            InvalidField::unless(exact, "", number, "must be a number that a 64-bit float holds exactly")
+            InvalidField::unless(
+                exact,
+                "",
+                number,
+                "must be a number that a 64-bit float holds exactly",
+            )
         }
         Value::Array(values) => values.iter().try_for_each(inside),
         Value::Object(fields) => fields.values().try_for_each(inside),

@@ -29,7 +29,12 @@ pub(super) fn check_label_value(field: &str, value: &str) -> Result<(), InvalidF
 /// Checks the name of an environment variable.
 pub(super) fn check_variable(field: &str, name: &str) -> Result<(), InvalidField> {
     let allowed = |c: char| matches!(c, ' '..='~') && c != '=';
-    InvalidField::unless(!name.trim().is_empty() && name.chars().all(allowed), field, name, VARIABLE)
+    InvalidField::unless(
+        !name.trim().is_empty() && name.chars().all(allowed),
+        field,
+        name,
+        VARIABLE,
+    )
 }
 
 fn is_key(key: &str) -> bool {
@@ -70,8 +75,23 @@ mod tests {
         let long = |name: usize, prefix: usize| ["a".repeat(prefix), "a".repeat(name)].join("/");
         let good = ["a", "9", "team", "A.b-c_D", "example.com/team", "x-1.y/Z", &long(63, 253)];
         let bad = [
-            "", "/", "a/", "/a", "a/b/c", "-a", "a-", ".a", "a b", "é", "a=b", "Example.com/a",
-            "example..com/a", "-x.y/a", "a_b/c", &long(64, 1), &long(1, 254),
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a/b/c",
+            "-a",
+            "a-",
+            ".a",
+            "a b",
+            "é",
+            "a=b",
+            "Example.com/a",
+            "example..com/a",
+            "-x.y/a",
+            "a_b/c",
+            &long(64, 1),
+            &long(1, 254),
         ];
         for key in good {
             assert!(check_label_key("k", key).is_ok(), "{key:?}");

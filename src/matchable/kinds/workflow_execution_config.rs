@@ -144,7 +144,10 @@ impl MatchableResource for WorkflowExecutionConfig {
             security_context: self
                 .security_context
                 .or(below.security_context.filter(SecurityContext::is_inherited)),
-            raw_output_data_config: set_or(self.raw_output_data_config, below.raw_output_data_config),
+            raw_output_data_config: set_or(
+                self.raw_output_data_config,
+                below.raw_output_data_config,
+            ),
             labels: set_or(self.labels, below.labels),
             annotations: set_or(self.annotations, below.annotations),
             interruptible: self.interruptible.or(below.interruptible),
