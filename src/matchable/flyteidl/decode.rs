@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use super::super::kind::InvalidField;
 use super::super::kinds as k;
@@ -17,7 +17,7 @@ impl TryFrom<m::Target> for k::MatchingAttributes {
     fn try_from(target: m::Target) -> Result<Self> {
         use m::Target as T;
         Ok(match target {
-            T::TaskResourceAttributes(it) => k::TaskResourceAttributes::from(it).into(),
+            T::TaskResourceAttributes(it) => k::TaskResourceAttributes::from(*it).into(),
             T::ClusterResourceAttributes(it) => {
                 k::ClusterResourceAttributes { attributes: map(it) }.into()
             }
@@ -257,26 +257,17 @@ fn fields(message: m::Struct) -> Result<Map<String, Value>> {
 
 fn json(message: m::Value) -> Result<Value> {
     Ok(match message.kind {
-        None | Some(m::ValueKind::NullValue(_)) => Value::Null,
-        Some(m::ValueKind::BoolValue(value)) => Value::Bool(value),
-        Some(m::ValueKind::NumberValue(number)) => Value::Number(json_number(number)?),
-        Some(m::ValueKind::StringValue(text)) => Value::String(text),
-        Some(m::ValueKind::ListValue(m::ListValue { values })) => {
+        None | Some(m::ValueKind::Null(_)) => Value::Null,
+        Some(m::ValueKind::Bool(value)) => Value::Bool(value),
+        Some(m::ValueKind::Number(number)) => {
+            let rule = "must be a number that JSON has";
+            let plain = k::plain_number(number);
+            Value::Number(plain.ok_or_else(|| InvalidField::new("", number, rule))?)
+        }
+        Some(m::ValueKind::String(text)) => Value::String(text),
+        Some(m::ValueKind::List(m::ListValue { values })) => {
             Value::Array(values.into_iter().map(json).collect::<Result<_>>()?)
         }
-        Some(m::ValueKind::StructValue(message)) => Value::Object(fields(message)?),
+        Some(m::ValueKind::Struct(message)) => Value::Object(fields(message)?),
     })
-}
-
-/// Whole numbers without a point, as protojson writes them.
-fn json_number(number: f64) -> Result<Number> {
-    #[expect(clippy::cast_possible_truncation, reason = "the comparison tells")]
-    let integer = number as i64;
-    #[expect(clippy::cast_precision_loss, reason = "the comparison tells")]
-    let exact = integer as f64 == number && integer.unsigned_abs() <= k::MAX_INTEGER;
-    if exact {
-        return Ok(integer.into());
-    }
-    let rule = "must be a number that JSON has";
-    Number::from_f64(number).ok_or_else(|| InvalidField::new("", number, rule))
 }

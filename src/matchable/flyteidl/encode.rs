@@ -12,7 +12,7 @@ impl From<k::MatchingAttributes> for m::MatchingAttributes {
     fn from(attributes: k::MatchingAttributes) -> Self {
         use k::MatchingAttributes as A;
         let target = match attributes {
-            A::TaskResourceAttributes(it) => m::Target::TaskResourceAttributes(it.into()),
+            A::TaskResourceAttributes(it) => m::Target::TaskResourceAttributes(Box::new(it.into())),
             A::ClusterResourceAttributes(it) => {
                 m::Target::ClusterResourceAttributes(map(it.attributes))
             }
@@ -204,16 +204,16 @@ impl From<Map<String, Value>> for m::Struct {
 impl From<Value> for m::Value {
     fn from(value: Value) -> Self {
         let kind = match value {
-            Value::Null => m::ValueKind::NullValue(0),
-            Value::Bool(value) => m::ValueKind::BoolValue(value),
+            Value::Null => m::ValueKind::Null(0),
+            Value::Bool(value) => m::ValueKind::Bool(value),
             // Every number has a float next to it; the rules of the kind want it to be the same.
-            Value::Number(number) => m::ValueKind::NumberValue(number.as_f64().unwrap_or(f64::NAN)),
-            Value::String(text) => m::ValueKind::StringValue(text),
+            Value::Number(number) => m::ValueKind::Number(number.as_f64().unwrap_or(f64::NAN)),
+            Value::String(text) => m::ValueKind::String(text),
             Value::Array(values) => {
                 let values = values.into_iter().map(Into::into).collect();
-                m::ValueKind::ListValue(m::ListValue { values })
+                m::ValueKind::List(m::ListValue { values })
             }
-            Value::Object(fields) => m::ValueKind::StructValue(fields.into()),
+            Value::Object(fields) => m::ValueKind::Struct(fields.into()),
         };
         Self { kind: Some(kind) }
     }

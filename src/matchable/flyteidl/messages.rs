@@ -14,7 +14,7 @@ pub(super) struct MatchingAttributes {
 #[derive(Clone, PartialEq, Oneof)]
 pub(super) enum Target {
     #[prost(message, tag = "1")]
-    TaskResourceAttributes(TaskResourceAttributes),
+    TaskResourceAttributes(Box<TaskResourceAttributes>),
     #[prost(message, tag = "2")]
     ClusterResourceAttributes(StringMap),
     #[prost(message, tag = "3")]
@@ -287,17 +287,17 @@ pub(super) struct Value {
 #[derive(Clone, PartialEq, Oneof)]
 pub(super) enum ValueKind {
     #[prost(int32, tag = "1")]
-    NullValue(i32),
+    Null(i32),
     #[prost(double, tag = "2")]
-    NumberValue(f64),
+    Number(f64),
     #[prost(string, tag = "3")]
-    StringValue(String),
+    String(String),
     #[prost(bool, tag = "4")]
-    BoolValue(bool),
+    Bool(bool),
     #[prost(message, tag = "5")]
-    StructValue(Struct),
+    Struct(Struct),
     #[prost(message, tag = "6")]
-    ListValue(ListValue),
+    List(ListValue),
 }
 
 /// `google.protobuf.ListValue`.

@@ -3,7 +3,7 @@
 //! FlyteAdmin's older versions do not have them; the fields are those of flyteidl 1.16.8.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::super::kind::InvalidField;
 use super::rules::{each, not_blank};
@@ -13,7 +13,7 @@ use super::rules::{each, not_blank};
 const MAX_DEPTH: usize = 16;
 
 /// Largest integer below which a 64-bit float, the only number of `google.protobuf.Struct`, holds every one.
-pub(in super::super) const MAX_INTEGER: u64 = 1 << 53;
+const MAX_INTEGER: u64 = 1 << 53;
 
 /// The environment of some nodes of an execution.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ impl TryFrom<Shape> for ExecutionEnv {
 
     fn try_from(shape: Shape) -> Result<Self, &'static str> {
         let Shape { name, env_type, extant, spec, version } = shape;
-        let environment = match (extant, spec) {
+        let environment = match (extant.map(plain_fields), spec.map(plain_fields)) {
             (Some(_), Some(_)) => {
                 return Err("must not have both an extant environment and a spec");
             }
@@ -96,6 +96,31 @@ impl From<ExecutionEnv> for Shape {
         };
         Self { name, env_type, extant, spec, version }
     }
+}
+
+/// Whole numbers without a point: some libraries write `7.0` for Flyte's numbers, some `7`.
+fn plain_fields(fields: Map<String, Value>) -> Map<String, Value> {
+    fields.into_iter().map(|(key, value)| (key, plain(value))).collect()
+}
+
+fn plain(value: Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            Value::Number(number.as_f64().and_then(plain_number).unwrap_or(number))
+        }
+        Value::Array(values) => values.into_iter().map(plain).collect(),
+        Value::Object(fields) => Value::Object(plain_fields(fields)),
+        value => value,
+    }
+}
+
+/// The number in JSON, without a point if it is whole; none if it is infinite or no number.
+pub(in super::super) fn plain_number(number: f64) -> Option<Number> {
+    #[expect(clippy::cast_possible_truncation, reason = "the comparison tells")]
+    let integer = number as i64;
+    #[expect(clippy::cast_precision_loss, reason = "the comparison tells")]
+    let exact = integer as f64 == number && integer.unsigned_abs() <= MAX_INTEGER;
+    if exact { Some(integer.into()) } else { Number::from_f64(number) }
 }
 
 impl ExecutionEnvAssignment {

@@ -58,4 +58,4 @@ pub use workflow_execution_config::{
 #[cfg(feature = "flyteidl")]
 pub(super) use budget::duration;
 #[cfg(feature = "flyteidl")]
-pub(super) use execution_env::MAX_INTEGER;
+pub(super) use execution_env::plain_number;

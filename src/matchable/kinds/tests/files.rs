@@ -180,6 +180,13 @@ fn interruptible_is_a_message_or_bare() {
 }
 
 #[test]
+fn whole_numbers_of_an_environment_have_no_point() {
+    let floats: ExecutionEnv = yaml("{name: e, spec: {a: 7.0, b: [-1.0, {c: 0.5}], d: 1e300}}");
+    let integers: ExecutionEnv = yaml("{name: e, spec: {a: 7, b: [-1, {c: 0.5}], d: 1e300}}");
+    assert_eq!(floats, integers);
+}
+
+#[test]
 fn mistakes_are_told_with_their_place() {
     fn problem<K: MatchableResource>(text: &str) -> String {
         let document: Value = serde_saphyr::from_str(text).expect("it is YAML");

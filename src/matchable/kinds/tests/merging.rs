@@ -43,11 +43,16 @@ fn plugins_merge_by_task_type() {
 
 #[test]
 fn only_updates_of_plugins_merge() {
-    assert!(PluginOverrides::UPDATES_MERGE);
-    assert!(!TaskResourceAttributes::UPDATES_MERGE && !ClusterResourceAttributes::UPDATES_MERGE);
-    assert!(!ExecutionQueueAttributes::UPDATES_MERGE && !ExecutionClusterLabel::UPDATES_MERGE);
-    assert!(!QualityOfService::UPDATES_MERGE && !ClusterAssignment::UPDATES_MERGE);
-    assert!(!WorkflowExecutionConfig::UPDATES_MERGE);
+    let others = [
+        TaskResourceAttributes::UPDATES_MERGE,
+        ClusterResourceAttributes::UPDATES_MERGE,
+        ExecutionQueueAttributes::UPDATES_MERGE,
+        ExecutionClusterLabel::UPDATES_MERGE,
+        QualityOfService::UPDATES_MERGE,
+        WorkflowExecutionConfig::UPDATES_MERGE,
+        ClusterAssignment::UPDATES_MERGE,
+    ];
+    assert_eq!((PluginOverrides::UPDATES_MERGE, others), (true, [false; 7]));
 }
 
 #[test]
