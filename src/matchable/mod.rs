@@ -25,12 +25,12 @@ pub use cache::CacheConfig;
 pub use flyteidl::FlyteBytesError;
 pub use kind::{InvalidField, Kind, KindName, MatchableResource};
 pub use kinds::{
-    Annotations, ClusterAssignment, ClusterResourceAttributes, Environment, Envs, ExecutionClusterLabel,
-    ExecutionEnv, ExecutionEnvAssignment, ExecutionQueueAttributes, Identity, KeyValuePair, Labels,
-    MatchingAttributes, MissingPluginBehavior, MountType, OAuth2Client, OAuth2TokenRequest,
-    OAuth2TokenRequestType, PluginOverride, PluginOverrides, QualityOfService, QualityOfServiceSpec,
-    QualityOfServiceTier, RawOutputDataConfig, Secret, SecurityContext, TaskResourceAttributes,
-    TaskResourceSpec, WorkflowExecutionConfig,
+    Annotations, ClusterAssignment, ClusterResourceAttributes, Environment, Envs,
+    ExecutionClusterLabel, ExecutionEnv, ExecutionEnvAssignment, ExecutionQueueAttributes,
+    Identity, KeyValuePair, Labels, MatchingAttributes, MissingPluginBehavior, MountType,
+    OAuth2Client, OAuth2TokenRequest, OAuth2TokenRequestType, PluginOverride, PluginOverrides,
+    QualityOfService, QualityOfServiceSpec, QualityOfServiceTier, RawOutputDataConfig, Secret,
+    SecurityContext, TaskResourceAttributes, TaskResourceSpec, WorkflowExecutionConfig,
 };
 pub use memory::MemoryAttributeStore;
 pub use path::{AttributePath, Level};

@@ -10,8 +10,23 @@ use super::{
 
 macro_rules! matching_attributes {
     ($($kind:ident $about:literal),* $(,)?) => {
-        /// Attributes of any of Flyte's kinds, as its requests carry them. In JSON an object whose only key is the kind's field in
-        /// Flyte's message, such as `task_resource_attributes`.
+        /// Attributes of any of Flyte's eight kinds, as its requests carry them.
+        ///
+        /// In JSON and YAML each kind looks as in Flyte's attribute files: names of fields in snake case, exactly; an unknown
+        /// one is an error. What is empty or zero counts as not set, as in Protocol Buffers, and is not written. Values of
+        /// enumerations are read by name or number and written by name. This enumeration itself is an object whose only key is
+        /// the kind's field in Flyte's message, such as `task_resource_attributes`.
+        ///
+        /// | # | kind | attributes | how places combine |
+        /// | --- | --- | --- | --- |
+        /// | 0 | `TASK_RESOURCE` | [`TaskResourceAttributes`] | the most specific |
+        /// | 1 | `CLUSTER_RESOURCE` | [`ClusterResourceAttributes`] | key by key |
+        /// | 2 | `EXECUTION_QUEUE` | [`ExecutionQueueAttributes`] | the most specific |
+        /// | 3 | `EXECUTION_CLUSTER_LABEL` | [`ExecutionClusterLabel`] | the most specific |
+        /// | 4 | `QUALITY_OF_SERVICE_SPECIFICATION` | [`QualityOfService`] | the most specific |
+        /// | 5 | `PLUGIN_OVERRIDE` | [`PluginOverrides`] | task type by task type, updates too |
+        /// | 6 | `WORKFLOW_EXECUTION_CONFIG` | [`WorkflowExecutionConfig`] | field by field |
+        /// | 7 | `CLUSTER_ASSIGNMENT` | [`ClusterAssignment`] | the most specific |
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         #[non_exhaustive]

@@ -1,20 +1,4 @@
-//! Flyte's eight kinds of attributes.
-//!
-//! In JSON and YAML they look as in Flyte's attribute files: names of fields in snake case, exactly; an unknown one is an
-//! error. What is empty or zero counts as not set, as in Protocol Buffers, and is not written. Values of enumerations are
-//! read by name or number and written by name; [`validate`](super::MatchableResource::validate) holds the rules that Flyte
-//! leaves to whoever reads the attributes.
-//!
-//! | # | kind | attributes | how places combine |
-//! | --- | --- | --- | --- |
-//! | 0 | `TASK_RESOURCE` | [`TaskResourceAttributes`] | the most specific |
-//! | 1 | `CLUSTER_RESOURCE` | [`ClusterResourceAttributes`] | key by key |
-//! | 2 | `EXECUTION_QUEUE` | [`ExecutionQueueAttributes`] | the most specific |
-//! | 3 | `EXECUTION_CLUSTER_LABEL` | [`ExecutionClusterLabel`] | the most specific |
-//! | 4 | `QUALITY_OF_SERVICE_SPECIFICATION` | [`QualityOfService`] | the most specific |
-//! | 5 | `PLUGIN_OVERRIDE` | [`PluginOverrides`] | task type by task type, updates too |
-//! | 6 | `WORKFLOW_EXECUTION_CONFIG` | [`WorkflowExecutionConfig`] | field by field |
-//! | 7 | `CLUSTER_ASSIGNMENT` | [`ClusterAssignment`] | the most specific |
+//! Flyte's eight kinds of attributes; [`MatchingAttributes`] tells what they have in common.
 
 mod budget;
 mod cluster_assignment;

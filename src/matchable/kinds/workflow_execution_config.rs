@@ -23,7 +23,7 @@ pub struct WorkflowExecutionConfig {
     /// How many of an execution's nodes run at once, at most; 0 is not set.
     #[serde(skip_serializing_if = "is_default")]
     pub max_parallelism: i32,
-    /// As whom it runs. One that is present but empty keeps out those of less specific places.
+    /// As whom it runs. One that is present keeps out those of less specific places, so an empty one is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,
     /// Where its data go.
@@ -130,9 +130,8 @@ impl MatchableResource for WorkflowExecutionConfig {
         each(field, execution_env_assignments, ExecutionEnvAssignment::validate)
     }
 
-    /// Field by field, as FlyteAdmin merges what an execution is started with: lists and maps are taken whole, `false`
-    /// does not undo a cache that is overwritten above it, and a security context is taken only from where it names a role, an account
-    /// or an identity.
+    /// Field by field, as FlyteAdmin merges what an execution is started with: lists and maps are taken whole, a cache that
+    /// is overwritten stays so, and a security context is taken only from where it names a role, an account or an identity.
     ///
     /// Associative, unless there is a security context that names none of those: it counts in its own place alone.
     fn merge(self, below: Self) -> Self {
