@@ -154,7 +154,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(seconds: u64, nanos in 0..NANOS) {
+        fn what_is_written_is_read(
+            seconds: u64,
+            nanos in prop_oneof![0..NANOS, (0..1_000_000_u32).prop_map(|micros| micros * 1_000), (0..1_000_u32).prop_map(|millis| millis * 1_000_000)],
+        ) {
             let budget = Duration::new(seconds, nanos);
             prop_assert_eq!(read(json!(text(budget))), Ok(Some(budget)));
         }

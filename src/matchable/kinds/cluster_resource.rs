@@ -22,9 +22,7 @@ impl MatchableResource for ClusterResourceAttributes {
 
     fn validate(&self) -> Result<(), InvalidField> {
         not_empty(self.attributes.is_empty(), "attributes")?;
-        self.attributes
-            .keys()
-            .try_for_each(|name| not_blank(entry("attributes", name).to_string(), name))
+        self.attributes.keys().try_for_each(|name| not_blank(entry("attributes", name), name))
     }
 
     /// Variable by variable, as FlyteAdmin lays them over its configuration.

@@ -49,13 +49,15 @@ impl MatchableResource for PluginOverrides {
     fn validate(&self) -> Result<(), InvalidField> {
         not_empty(self.overrides.is_empty(), "overrides")?;
         each("overrides", &self.overrides, PluginOverride::validate)?;
-        unique("overrides", &self.overrides, ("task_type", |one| &one.task_type))
+        let task_types = self.overrides.iter().map(|one| one.task_type.as_str());
+        unique("overrides", "task_type", task_types)
     }
 
     /// Type of tasks by type of tasks, whole overrides each, as FlyteAdmin merges updates.
     fn merge(mut self, below: Self) -> Self {
-        let own: HashSet<_> = self.overrides.iter().map(|one| one.task_type.clone()).collect();
-        let others = below.overrides.into_iter().filter(|one| !own.contains(&one.task_type));
+        let own: HashSet<_> = self.overrides.iter().map(|one| one.task_type.as_str()).collect();
+        let is_new = |one: &PluginOverride| !own.contains(one.task_type.as_str());
+        let others: Vec<_> = below.overrides.into_iter().filter(is_new).collect();
         self.overrides.extend(others);
         self
     }

@@ -1,7 +1,6 @@
 //! Rules that several kinds share.
 
 use std::collections::HashSet;
-use std::fmt;
 
 use super::super::kind::InvalidField;
 
@@ -36,29 +35,21 @@ pub(super) fn each<T>(
     })
 }
 
-/// Refuses a list in which a key occurs twice.
-pub(super) fn unique<'a, T>(
+/// Refuses a list in whose elements a key has the same value twice.
+pub(super) fn unique<'a>(
     field: &str,
-    elements: &'a [T],
-    key: (&str, impl Fn(&'a T) -> &'a str),
+    key: &str,
+    values: impl Iterator<Item = &'a str>,
 ) -> Result<(), InvalidField> {
-    let (name, key) = key;
     let mut seen = HashSet::new();
-    each_key(elements, key).try_for_each(|(place, key)| {
-        let field = format_args!("{field}[{place}].{name}").to_string();
-        InvalidField::unless(seen.insert(key), field, key, "must occur once only")
+    values.enumerate().try_for_each(|(place, value)| {
+        let field = format!("{field}[{place}].{key}");
+        InvalidField::unless(seen.insert(value), field, value, "must occur once only")
     })
 }
 
-fn each_key<'a, T>(
-    elements: &'a [T],
-    key: impl Fn(&'a T) -> &'a str,
-) -> impl Iterator<Item = (usize, &'a str)> {
-    elements.iter().map(key).enumerate()
-}
-
 /// The field of a map's entry, whose key may be anything.
-pub(super) fn entry(field: &str, key: &str) -> impl fmt::Display {
+pub(super) fn entry(field: &str, key: &str) -> String {
     format!("{field}[{key:?}]")
 }
 

@@ -125,7 +125,7 @@ impl MatchableResource for WorkflowExecutionConfig {
         labels.validate()?;
         annotations.validate()?;
         each("envs.values", &envs.values, |pair| syntax::check_variable("key", &pair.key))?;
-        unique("envs.values", &envs.values, ("key", |pair| &pair.key))?;
+        unique("envs.values", "key", envs.values.iter().map(|pair| pair.key.as_str()))?;
         let field = "execution_env_assignments";
         each(field, execution_env_assignments, ExecutionEnvAssignment::validate)
     }
@@ -163,7 +163,7 @@ impl MatchableResource for WorkflowExecutionConfig {
 impl Labels {
     fn validate(&self) -> Result<(), InvalidField> {
         self.values.iter().try_for_each(|(key, value)| {
-            let field = entry("labels.values", key).to_string();
+            let field = entry("labels.values", key);
             syntax::check_label_key(&field, key)?;
             syntax::check_label_value(&field, value)
         })
@@ -173,7 +173,7 @@ impl Labels {
 impl Annotations {
     fn validate(&self) -> Result<(), InvalidField> {
         self.values.keys().try_for_each(|key| {
-            syntax::check_annotation_key(&entry("annotations.values", key).to_string(), key)
+            syntax::check_annotation_key(&entry("annotations.values", key), key)
         })?;
         let length: usize = self.values.iter().map(|(key, value)| key.len() + value.len()).sum();
         InvalidField::unless(
