@@ -286,7 +286,8 @@ fn field_value_rule(field: &str, value: &str, rule: &str) -> String {
 
 /// In the words of FlyteAdmin, which its clients know.
 fn not_found(kind: &KindName, path: &AttributePath) -> String {
-    let [project, domain] = [path.project_name(), path.domain_name()].map(Option::unwrap_or_default);
+    let [project, domain] =
+        [path.project_name(), path.domain_name()].map(Option::unwrap_or_default);
     let [workflow, launch_plan] =
         [path.workflow_name(), path.launch_plan_name()].map(Option::unwrap_or_default);
     format!(

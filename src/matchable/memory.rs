@@ -11,9 +11,7 @@ use async_trait::async_trait;
 use super::kind::KindName;
 use super::path::AttributePath;
 use super::record::{Record, Stored};
-use super::store::{
-    AttributeStore, Expected, Filter, KEPT_VERSIONS, PageStart, RecordsPage, Write, Written,
-};
+use super::store::{AttributeStore, Filter, KEPT_VERSIONS, PageStart, RecordsPage, Write, Written};
 use super::watcher::{Watch, Watcher};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Result;
@@ -133,7 +131,8 @@ impl AttributeStore for MemoryAttributeStore {
                 .filter(|(text, versions)| filter.admits(text) && in_force(versions).is_some());
             let mut page = RecordsPage::default();
             for (text, versions) in listed.by_ref().take(count.max(1)) {
-                page.records.extend(in_force(versions).map(|record| (text.clone(), Ok(record.clone()))));
+                page.records
+                    .extend(in_force(versions).map(|record| (text.clone(), Ok(record.clone()))));
             }
             let last = page.records.last().map(|(text, _)| PageStart(text.clone()));
             page.next = listed.next().and(last);

@@ -13,6 +13,7 @@ mod memory;
 mod path;
 mod provenance;
 mod record;
+mod resource_constraints;
 mod store;
 mod watcher;
 
@@ -35,6 +36,7 @@ pub use kinds::{
 pub use memory::MemoryAttributeStore;
 pub use path::{AttributePath, Level};
 pub use record::{Damaged, Record, Stored};
+pub use resource_constraints::{PoolConstraints, ResourceConstraints};
 pub use store::{
     AttributeStore, Expected, Filter, KEPT_VERSIONS, MAX_VALUE_LENGTH, PageStart, RecordsPage,
     Write, Written,

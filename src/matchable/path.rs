@@ -174,7 +174,8 @@ impl AttributePath {
     /// if known, else its domain.
     pub fn of_execution(execution: &ExecutionId) -> Self {
         let mut text = [execution.project(), ":", execution.domain()].concat();
-        for name in [execution.workflow(), execution.launch_plan()].into_iter().map_while(identity) {
+        for name in [execution.workflow(), execution.launch_plan()].into_iter().map_while(identity)
+        {
             text.push(SEPARATOR);
             text.push_str(&escaped(name));
         }

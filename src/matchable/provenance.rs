@@ -72,8 +72,10 @@ mod tests {
 
     #[test]
     fn what_a_merge_adds_or_changes_comes_from_below() -> Result<()> {
-        let (above, below) = (AttributePath::project_domain("p", "d")?, AttributePath::project("p")?);
-        let mut sources = Sources::of(&json!({"a": 1, "b": {}, "list": [{"k": "x"}], "zero": 0}), &above);
+        let (above, below) =
+            (AttributePath::project_domain("p", "d")?, AttributePath::project("p")?);
+        let mut sources =
+            Sources::of(&json!({"a": 1, "b": {}, "list": [{"k": "x"}], "zero": 0}), &above);
         sources.fill(
             &json!({"a": 1, "b": {"c/d": 2}, "list": [{"k": "x"}, {"k": "y"}], "zero": 5}),
             &below,

@@ -22,7 +22,7 @@ pub struct Record {
 pub struct Damaged(pub(crate) String);
 
 /// What is found where a record should be.
-pub type Stored = std::result::Result<Record, Damaged>;
+pub type Stored = Result<Record, Damaged>;
 
 /// How much of a damaged record is shown.
 const SHOWN: usize = 60;
@@ -56,7 +56,16 @@ mod tests {
         assert_eq!(good.at, UNIX_EPOCH + Duration::from_millis(1_763_756_000_123));
         let deleted = Record::parse("4 1763756000123 host/1 ").expect("it is a record");
         assert_eq!(deleted.value, None);
-        for text in ["", "3", "3 4", "3 4 x", "x 4 x {}", "3 x x {}", "-3 4 x {}", "3 99999999999999999999 x {}"] {
+        for text in [
+            "",
+            "3",
+            "3 4",
+            "3 4 x",
+            "x 4 x {}",
+            "3 x x {}",
+            "-3 4 x {}",
+            "3 99999999999999999999 x {}",
+        ] {
             assert_eq!(Record::parse(text), Err(Damaged(text.to_owned())), "{text:?}");
         }
         let long = "é".repeat(100);

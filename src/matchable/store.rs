@@ -55,6 +55,13 @@ pub struct Write<'a> {
     pub by: &'a Holder,
 }
 
+impl<'a> Write<'a> {
+    /// Sets a value in JSON, or deletes what is there, whatever its version.
+    pub fn new(value: Option<&'a str>, by: &'a Holder) -> Self {
+        Self { value, expected: Expected::Any, by }
+    }
+}
+
 /// What a write found and left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -70,7 +70,9 @@ impl Tracker {
     async fn follow(&self, mut connection: MultiplexedConnection) -> redis::RedisError {
         loop {
             let sent = Instant::now();
-            if let Err(error) = self.connections.within(redis::cmd("PING").exec_async(&mut connection)).await {
+            if let Err(error) =
+                self.connections.within(redis::cmd("PING").exec_async(&mut connection)).await
+            {
                 return error;
             }
             self.watcher.confirmed(sent);
