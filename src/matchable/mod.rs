@@ -5,7 +5,10 @@
 
 mod attributes;
 mod cache;
+#[cfg(feature = "flyteidl")]
+mod flyteidl;
 mod kind;
+mod kinds;
 mod memory;
 mod path;
 mod provenance;
@@ -19,7 +22,17 @@ pub use attributes::{
     Updated, Version,
 };
 pub use cache::CacheConfig;
+#[cfg(feature = "flyteidl")]
+pub use flyteidl::FlyteBytesError;
 pub use kind::{InvalidField, Kind, KindName, MatchableResource};
+pub use kinds::{
+    Annotations, ClusterAssignment, ClusterResourceAttributes, Environment, Envs,
+    ExecutionClusterLabel, ExecutionEnv, ExecutionEnvAssignment, ExecutionQueueAttributes,
+    Identity, KeyValuePair, Labels, MatchingAttributes, MissingPluginBehavior, MountType,
+    OAuth2Client, OAuth2TokenRequest, OAuth2TokenRequestType, PluginOverride, PluginOverrides,
+    QualityOfService, QualityOfServiceSpec, QualityOfServiceTier, RawOutputDataConfig, Secret,
+    SecurityContext, TaskResourceAttributes, TaskResourceSpec, WorkflowExecutionConfig,
+};
 pub use memory::MemoryAttributeStore;
 pub use path::{AttributePath, Level};
 pub use record::{Damaged, Record, Stored};
