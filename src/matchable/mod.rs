@@ -5,6 +5,7 @@
 
 mod attributes;
 mod cache;
+mod flyte;
 #[cfg(feature = "flyteidl")]
 mod flyteidl;
 mod kind;
@@ -22,6 +23,10 @@ pub use attributes::{
     Updated, Version,
 };
 pub use cache::CacheConfig;
+pub use flyte::{
+    FlyteAttributes, ProjectAttributes, ProjectDomainAttributes, ProjectState, Projects,
+    ResourceRequest, ResourceResponse, WorkflowAttributes,
+};
 #[cfg(feature = "flyteidl")]
 pub use flyteidl::FlyteBytesError;
 pub use kind::{InvalidField, Kind, KindName, MatchableResource};

@@ -173,14 +173,16 @@ mod tests {
         Ok(())
     }
 
+    type Change = fn(&mut PoolConstraints);
+
     #[test]
     fn what_breaks_a_rule_is_named() {
-        let with = |change: fn(&mut PoolConstraints)| {
+        let with = |change: Change| {
             let mut changed = entry("hive:default");
             change(&mut changed);
             of(&[entry("presto:*"), changed]).validate().err().map(|error| error.to_string())
         };
-        let cases: [(fn(&mut PoolConstraints), &str); 12] = [
+        let cases: [(Change, &str); 12] = [
             (|entry| entry.pool = "hive".into(), "pools[1].pool \"hive\": must be <plugin>:<name>"),
             (|entry| entry.pool.clear(), "pools[1].pool \"\": must be <plugin>:<name>"),
             (

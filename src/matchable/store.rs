@@ -112,18 +112,20 @@ impl Filter {
     }
 
     /// Whether the path with this text is listed.
-    pub(crate) fn admits(&self, text: &str) -> bool {
+    pub fn admits(&self, text: &str) -> bool {
         let mut names = text.split(':');
         let (project, domain) = (names.next(), names.next());
         let fits = |wanted: &Option<String>, found| wanted.is_none() || wanted.as_deref() == found;
         fits(&self.project, project) && fits(&self.domain, domain)
     }
 
-    pub(crate) fn project_name(&self) -> Option<&str> {
+    /// The project that is listed; none lists all.
+    pub fn project_name(&self) -> Option<&str> {
         self.project.as_deref()
     }
 
-    pub(crate) fn domain_name(&self) -> Option<&str> {
+    /// The domain that is listed; none lists all.
+    pub fn domain_name(&self) -> Option<&str> {
         self.domain.as_deref()
     }
 }

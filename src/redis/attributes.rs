@@ -9,13 +9,13 @@ use redis::{RedisError, Value};
 use super::connect::{Connections, Lane};
 use super::keys::{ATTRIBUTES, AttributeKeys, KINDS};
 use super::remote::{command_on_set, unexpected, wrong_type};
-use super::reply::{Answer, Fields};
+use super::reply::{Answer, Fields, parse_attributes};
 use super::scripts::{ATTRIBUTE_HISTORY, Call, LIST_ATTRIBUTES, WRITE_ATTRIBUTES};
 use super::tracking;
 use crate::config::RedisConfig;
 use crate::error::Result;
 use crate::matchable::{
-    AttributePath, AttributeStore, Expected, Filter, KEPT_VERSIONS, KindName, PageStart, Record,
+    AttributePath, AttributeStore, Expected, Filter, KEPT_VERSIONS, KindName, PageStart,
     RecordsPage, Stored, Watch, Watcher, Write, Written,
 };
 
@@ -91,7 +91,7 @@ impl AttributeStore for RedisAttributeStore {
         };
         let texts = redis::from_redis_value::<Vec<Option<Vec<u8>>>>(reply)
             .map_err(|error| unexpected(operation, error))?;
-        let stored = |text: Vec<u8>| Record::parse(&String::from_utf8_lossy(&text));
+        let stored = |text: Vec<u8>| parse_attributes(&String::from_utf8_lossy(&text));
         Ok(texts.into_iter().map(|text| text.map(stored)).collect())
     }
 
@@ -145,7 +145,7 @@ impl AttributeStore for RedisAttributeStore {
         let reply = self.call(&keys, &call).await?;
         let wrong = unexpected(call.operation(), &reply);
         let mut fields = Fields::new(reply).ok_or(wrong)?;
-        Ok(std::iter::from_fn(|| Some(Record::parse(&fields.any_text()?))).collect())
+        Ok(std::iter::from_fn(|| Some(parse_attributes(&fields.any_text()?))).collect())
     }
 
     async fn kinds(&self) -> Result<Vec<KindName>> {
@@ -205,7 +205,7 @@ fn read_written(reply: Value) -> Option<Written> {
     let mut fields = Fields::new(reply)?;
     let version = fields.optional_number()?;
     let before = Some(fields.any_text()?).filter(|text| !text.is_empty());
-    Some(Written::Done { version, before: before.map(|text| Record::parse(&text)) })
+    Some(Written::Done { version, before: before.map(|text| parse_attributes(&text)) })
 }
 
 fn read_page(reply: Value) -> Option<RecordsPage> {
@@ -213,7 +213,7 @@ fn read_page(reply: Value) -> Option<RecordsPage> {
     let next = Some(fields.any_text()?).filter(|text| !text.is_empty()).map(PageStart);
     let mut page = RecordsPage { records: Vec::new(), next };
     while let Some(path) = fields.any_text() {
-        page.records.push((path, Record::parse(&fields.any_text()?)));
+        page.records.push((path, parse_attributes(&fields.any_text()?)));
     }
     Some(page)
 }

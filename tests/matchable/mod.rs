@@ -2,6 +2,8 @@
 
 /// Look-ups answered from memory.
 mod cache;
+/// What Flyte's own tests assert.
+mod flyte;
 /// What a look-up finds, for every place where something may be set.
 mod lookup;
 /// What operators set for pools, applied to claims.

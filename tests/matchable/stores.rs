@@ -1,9 +1,12 @@
 //! The cases every store passes. A case that is not in the list below is reported as unused.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokenpool::matchable::{
-    AttributesOf, Expected, Filter, Kind, KindName, MAX_VALUE_LENGTH, PageStart, Write, Written,
+    Attributes, AttributesOf, Expected, Filter, Kind, KindName, MAX_VALUE_LENGTH, PageStart,
+    PluginOverride, PluginOverrides, Write, Written,
 };
 use tokenpool::{Code, Error};
 
@@ -259,12 +262,16 @@ async fn updates_of_a_kind_that_merges_are_merged_unless_replaced(f: Fixture) {
 }
 
 async fn sixteen_mergers_lose_no_update(f: Fixture) {
-    let all = f.of::<Overlay>();
     let mergers = (0..16).map(|merger: u32| {
-        let all = f.of::<Overlay>();
+        let all = f.of::<PluginOverrides>();
         tokio::spawn(async move {
             for round in 0..20 {
-                let one = overlay(&[(&format!("{merger}-{round}"), "")]);
+                let one = PluginOverride {
+                    task_type: format!("{merger}-{round}"),
+                    plugin_id: vec!["plugin".to_owned()],
+                    ..PluginOverride::default()
+                };
+                let one = PluginOverrides { overrides: vec![one] };
                 all.update(&at("p:d"), one, Expected::Any).await.unwrap();
             }
         })
@@ -272,8 +279,9 @@ async fn sixteen_mergers_lose_no_update(f: Fixture) {
     for merger in mergers.collect::<Vec<_>>() {
         merger.await.unwrap();
     }
-    let found = all.get_exact(&at("p:d")).await.unwrap();
-    assert_eq!((found.value.0.len(), found.version), (320, 320));
+    let found = f.of::<PluginOverrides>().get_exact(&at("p:d")).await.unwrap();
+    let types: BTreeSet<_> = found.value.overrides.iter().map(|one| &one.task_type).collect();
+    assert_eq!((types.len(), found.version), (320, 320));
 }
 
 async fn kinds_are_kept_apart_and_listed(f: Fixture) {
@@ -290,7 +298,7 @@ async fn kinds_are_kept_apart_and_listed(f: Fixture) {
 async fn an_unknown_kind_is_stored_as_it_is(f: Fixture) {
     let known = f.of::<WorkflowPriority>();
     set(&known, "p", 4).await;
-    let all = tokenpool::matchable::Attributes::new(f.store.clone(), holder("ann"));
+    let all = Attributes::new(Arc::clone(&f.store), holder("ann"));
     let raw = all.of_kind(Kind::unchecked(KindName::new("WORKFLOW_PRIORITY").unwrap()));
     let found = raw.get_resource(&at("p:d")).await.unwrap();
     assert_eq!(found.value, serde_json::json!({"priority": 4}));

@@ -1,6 +1,7 @@
 //! Attributes of any of Flyte's kinds, as its requests carry them.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::super::kind::{InvalidField, MatchableResource};
 use super::{
@@ -46,6 +47,24 @@ macro_rules! matching_attributes {
             pub const fn kind_number(&self) -> Option<u32> {
                 match self {
                     $(Self::$kind(_) => $kind::NUMBER,)*
+                }
+            }
+
+            /// Attributes of the kind with this number, if there is such a kind.
+            pub(crate) fn from_value(
+                number: u32,
+                value: &Value,
+            ) -> Option<Result<Self, serde_json::Error>> {
+                match Some(number) {
+                    $($kind::NUMBER => Some($kind::deserialize(value).map(Self::$kind)),)*
+                    _ => None,
+                }
+            }
+
+            /// The attributes without the name of their kind.
+            pub(crate) fn to_value(&self) -> Result<Value, serde_json::Error> {
+                match self {
+                    $(Self::$kind(attributes) => serde_json::to_value(attributes),)*
                 }
             }
 
