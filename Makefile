@@ -5,7 +5,9 @@ PRIORITY = cargo run --quiet --package tokenpool-cli --example workflow_priority
 LOG = examples/data/NASA-iPSC-1993-3.1-cln.swf.gz
 SERVERS = redis-6.2 redis redis-8.2 valkey-9.1
 
-.PHONY: test chaos test-servers model examples replay lint bench bench-quick package
+FLYTEIDL = .servers/flyteidl
+
+.PHONY: test flyteidl chaos test-servers model examples replay lint bench bench-quick package
 
 # Installs redis-server if there is none, and runs every test.
 test:
@@ -23,6 +25,14 @@ test-servers:
 		$$server --version; \
 		TOKENPOOL_TEST_SERVER=$$server cargo test --package tokenpool --test tokenpool || exit 1; \
 	done
+
+# Attributes as bytes, also against Flyte's own library in Python.
+flyteidl:
+	python3 -m venv $(FLYTEIDL)
+	$(FLYTEIDL)/bin/python -m pip install --quiet --disable-pip-version-check flyteidl==1.16.8
+	cargo test --package tokenpool --features flyteidl --lib matchable
+	TOKENPOOL_FLYTEIDL_PYTHON=$(CURDIR)/$(FLYTEIDL)/bin/python \
+		cargo test --package tokenpool --features flyteidl --test flyteidl -- --include-ignored
 
 # The model of the protocol, further than `make test` looks; one after the other, because each takes gigabytes.
 model:
@@ -45,7 +55,8 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
 	cargo clippy --package tokenpool --all-targets --no-default-features -- --deny warnings
-	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps
+	cargo clippy --package tokenpool --all-targets --all-features -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --all-features
 
 # Prints the table of figures and keeps it as benches/RESULTS.md.
 bench:

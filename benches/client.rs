@@ -33,7 +33,7 @@ fn run(scale: Scale, report: &mut Report) {
     latency(scale, &mut stage, bare, report);
 }
 
-async fn bare_connection(stage: &Stage) -> MultiplexedConnection {
+pub(crate) async fn bare_connection(stage: &Stage) -> MultiplexedConnection {
     let client = redis::Client::open(stage.server.url()).expect("the address is good");
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
     let connection = client.get_multiplexed_async_connection_with_config(&config).await;
@@ -156,7 +156,7 @@ fn latency(scale: Scale, stage: &mut Stage, bare: MultiplexedConnection, report:
 }
 
 /// Microseconds until it is done.
-async fn time(what: impl Future<Output = ()>) -> f64 {
+pub(crate) async fn time(what: impl Future<Output = ()>) -> f64 {
     let started = Instant::now();
     what.await;
     started.elapsed().as_secs_f64() * 1e6

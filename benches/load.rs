@@ -75,7 +75,10 @@ fn begins(reply: &Value, word: &str) -> bool {
     match reply {
         Value::BulkString(bytes) => bytes.starts_with(word.as_bytes()),
         Value::Int(number) => number.to_string() == word,
-        Value::Array(values) => values.iter().all(|value| begins(value, word)),
+        // Nothing, in an array, is something else that was looked for.
+        Value::Array(values) => {
+            values.iter().all(|value| *value == Value::Nil || begins(value, word))
+        }
         _ => false,
     }
 }

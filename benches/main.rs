@@ -11,6 +11,7 @@
 //! any other word runs only the figures whose names contain it.
 //! `TOKENPOOL_TEST_SERVER` chooses the server's binary.
 
+mod attributes;
 mod batches;
 mod calls;
 mod client;
@@ -49,7 +50,7 @@ impl Scale {
     }
 }
 
-const FIGURES: [Figure; 10] = [
+const FIGURES: [Figure; 11] = [
     server_cost::FIGURE,
     flatness::FIGURE,
     hand_off::FIGURE,
@@ -60,6 +61,7 @@ const FIGURES: [Figure; 10] = [
     batches::FIGURE,
     memory_use::FIGURE,
     memory_backend::FIGURE,
+    attributes::FIGURE,
 ];
 
 fn main() -> ExitCode {
@@ -68,6 +70,12 @@ fn main() -> ExitCode {
         && first == waiters::OPTION
     {
         waiters::run(rest);
+        return ExitCode::SUCCESS;
+    }
+    if let [first, rest @ ..] = &*arguments
+        && first == attributes::OPTION
+    {
+        attributes::watch(rest);
         return ExitCode::SUCCESS;
     }
     let (options, words): (Vec<_>, Vec<_>) =

@@ -82,19 +82,25 @@ impl Stage {
 
     /// What the server spent on each EVALSHA while `run` ran, in microseconds.
     pub(crate) fn cost(&mut self, calls: usize, run: impl FnOnce()) -> f64 {
+        self.cost_of("evalsha", calls, run)
+    }
+
+    /// What the server spent on each call of a command while `run` ran, in microseconds.
+    pub(crate) fn cost_of(&mut self, command: &str, calls: usize, run: impl FnOnce()) -> f64 {
         redis::cmd("CONFIG")
             .arg("RESETSTAT")
             .exec(&mut self.admin)
             .expect("the server's counters can be reset");
         run();
-        let (counted, micros) = self.evalsha();
+        let (counted, micros) = self.counted(command);
         assert_eq!(counted, calls, "a load makes as many calls as it should");
         micros / counted as f64
     }
 
-    /// Calls of EVALSHA and microseconds spent on them since the counters were reset.
-    fn evalsha(&mut self) -> (usize, f64) {
-        let line: String = self.info("commandstats").get("cmdstat_evalsha").unwrap_or_default();
+    /// Calls of a command and microseconds spent on them since the counters were reset.
+    fn counted(&mut self, command: &str) -> (usize, f64) {
+        let name = format!("cmdstat_{command}");
+        let line: String = self.info("commandstats").get(&name).unwrap_or_default();
         let field = |name: &str| {
             let field = line.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
             field.and_then(|number| number.parse::<f64>().ok()).unwrap_or_default()

@@ -215,7 +215,7 @@ pub(crate) fn claim(token: &Token) -> tokenpool::Result<Claim> {
 }
 
 /// Nanoseconds of a clock that all processes of the machine share.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -26,7 +26,7 @@ impl MatchableResource for WorkflowPriority {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> tokenpool::Result<()> {
     let store = Arc::new(MemoryAttributeStore::new()); // or a `RedisAttributeStore`
-    let priorities = Attributes::new(store, Holder::of_this_process()).of::<WorkflowPriority>()?;
+    let priorities = Attributes::new(store, Holder::of_this_process()).of::<WorkflowPriority>();
     let domain = AttributePath::project_domain("billing", "production")?;
     priorities.update(&domain, WorkflowPriority { priority: 3 }, Expected::Absent).await?;
     let workflow = AttributePath::workflow("billing", "production", "app.reports.nightly")?;

@@ -10,7 +10,7 @@
 -- ARGV[5] value: in JSON, or empty to delete
 -- Returns {version from now on or empty, record before or empty}, or an answer (see README.md): stale; a write that is
 -- repeated because its reply was lost is not done again
--- Cost: 7 commands at most
+-- Cost: 8 commands at most
 
 local call = redis.call
 local records, paths, history = unpack(KEYS)
@@ -43,15 +43,16 @@ local now = call('TIME')
 local millis = math.floor(now[1] * 1000 + now[2] / 1000)
 local version = math.max(last, tonumber(found) or 0) + 1
 local record = string.format('%.0f %.0f %s ', version, millis, by) .. value
-if before and found ~= '0' then call('HSET', history, of(tonumber(found)), before) end
+-- The types of all keys have shown before the record is changed.
 if value == '' then
-  call('HDEL', records, path)
   call('ZREM', paths, path)
   call('HSET', history, path, version, of(version), record)
+  call('HDEL', records, path)
 else
-  call('HSET', records, path, record)
   call('ZADD', paths, 0, path)
   call('HSET', history, path, version)
+  call('HSET', records, path, record)
 end
+if before and found ~= '0' then call('HSET', history, of(tonumber(found)), before) end
 call('HDEL', history, of(version - kept))
 return { string.format('%.0f', version), before or '' }

@@ -24,6 +24,7 @@ mod proxy;
 mod redis;
 mod registered;
 mod registrar;
+mod rules;
 mod ticket;
 
 pub use acquire::{Acquired, AcquiredAll, Wait};
@@ -53,6 +54,7 @@ pub use proxy::{ResourcePoolInfo, TaskResourceManager};
 #[cfg(feature = "redis")]
 pub use redis::RedisBackend;
 pub use registrar::{PluginRegistrar, Registrar, ResourceRegistrar};
+pub use rules::{PoolRule, PoolRules, Ruled};
 pub use ticket::{
     Channel, Inbox, Notice, Order, Priority, QueueChange, Renewal, Renewed, Ticket, TicketRecord,
     TicketRequest, TicketsPage, Turn, Weight,

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::acquire::{Acquired, AcquiredAll, Wait};
@@ -244,6 +245,21 @@ impl Manager {
         self.keeper()?.acquire(self.request(execution, joint, wait)?).await
     }
 
+    /// As [`acquire`](Self::acquire), under caps that may change while the claim waits.
+    pub(crate) async fn acquire_under(
+        &self,
+        caps: watch::Receiver<ResourceConstraintsSpec>,
+        pool: &PoolName,
+        execution: &ExecutionId,
+        claim: Claim,
+        wait: Wait,
+    ) -> Result<Acquired> {
+        let constraints = *caps.borrow();
+        let joint = Joint { pool: pool.clone(), claim, constraints };
+        let request = self.request(execution, joint, wait)?;
+        self.keeper()?.acquire(Request { caps: Some(caps), ..request }).await
+    }
+
     /// Claims units without waiting for them, and answers with their guard.
     ///
     /// # Errors
@@ -341,6 +357,7 @@ impl Manager {
         Ok(Request {
             execution: execution.clone(),
             joint,
+            caps: None,
             priority: wait.priority(),
             patience: Patience::Until(wait.deadline().map(Into::into)),
         })

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::acquire::{Acquired, Wait};
 use crate::allocation::Allocation;
@@ -14,6 +15,7 @@ use crate::execution::ExecutionId;
 use crate::manager::{Manager, ResourceManager};
 use crate::name::{AllocationToken, PluginId, PoolName, ResourceNamespace};
 use crate::outcome::{AllocationStatus, Outcome, Released};
+use crate::rules::{PoolRule, PoolRules};
 use crate::ticket::{TicketRequest, Turn};
 
 /// Which token was granted in which resource: what Flyte's task events carry as
@@ -56,12 +58,30 @@ pub struct TaskResourceManager {
     manager: Manager,
     plugin: PluginId,
     execution: ExecutionId,
+    rules: Option<PoolRules>,
     granted: Mutex<BTreeMap<ResourceNamespace, BTreeSet<AllocationToken>>>,
 }
 
 impl TaskResourceManager {
     pub(crate) fn new(manager: Manager, plugin: PluginId, execution: ExecutionId) -> Self {
-        Self { manager, plugin, execution, granted: Mutex::default() }
+        Self { manager, plugin, execution, rules: None, granted: Mutex::default() }
+    }
+
+    /// The same view, in which claims that bring no cap, lease or priority of their own get what the rules say; a priority
+    /// of 0 is none.
+    ///
+    /// Rules that change while a claim waits hold for it at once, and for what is held when it is claimed again.
+    #[must_use]
+    pub fn with_rules(self, rules: PoolRules) -> Self {
+        Self { rules: Some(rules), ..self }
+    }
+
+    /// What the rules say of claims in a pool.
+    async fn rule(&self, pool: &PoolName) -> Result<PoolRule> {
+        match &self.rules {
+            Some(rules) => rules.rule(pool, &self.execution).await,
+            None => Ok(PoolRule::default()),
+        }
     }
 
     /// Claims units of a resource and answers which limit stopped the claim, if one did.
@@ -105,7 +125,10 @@ impl TaskResourceManager {
         constraints: ResourceConstraintsSpec,
     ) -> Result<Vec<Result<Outcome>>> {
         let pool = PoolName::of(&self.plugin, namespace)?;
-        let answers = self.manager.allocate(&pool, &self.execution, claims, constraints).await?;
+        let rule = self.rule(&pool).await?;
+        let claims = rule.leased(claims);
+        let caps = rule.caps(constraints);
+        let answers = self.manager.allocate(&pool, &self.execution, &claims, caps).await?;
         let granted = claims.iter().zip(&answers).filter_map(|(claim, answer)| match answer {
             Ok(Outcome::Granted(_)) => Some(&claim.token),
             _ => None,
@@ -181,12 +204,35 @@ impl TaskResourceManager {
     ) -> Result<Acquired> {
         let (pool, claim) = (PoolName::of(&self.plugin, namespace)?, claim.into());
         let token = claim.token.clone();
-        let acquired =
-            self.manager.acquire(&pool, &self.execution, claim, constraints, wait).await?;
+        let acquired = match &self.rules {
+            None => self.manager.acquire(&pool, &self.execution, claim, constraints, wait).await?,
+            Some(rules) => self.acquire_under(rules, &pool, claim, constraints, wait).await?,
+        };
         if let Acquired::Granted(_) = acquired {
             self.record(namespace, std::iter::once(&token));
         }
         Ok(acquired)
+    }
+
+    async fn acquire_under(
+        &self,
+        rules: &PoolRules,
+        pool: &PoolName,
+        claim: Claim,
+        own: ResourceConstraintsSpec,
+        wait: Wait,
+    ) -> Result<Acquired> {
+        let (manager, execution) = (&self.manager, &self.execution);
+        let rule = rules.rule(pool, execution).await?;
+        let backend = &**manager.backend();
+        rules.weigh(&rule, backend, pool, execution).await?;
+        let wait = wait.with_priority(rule.prioritized(wait.priority()));
+        let claim = rule.leased_one(claim);
+        let (sender, caps) = watch::channel(rule.caps(own));
+        tokio::select! {
+            acquired = manager.acquire_under(caps, pool, execution, claim, wait) => acquired,
+            never = rules.follow(backend, pool, execution, own, sender) => match never {},
+        }
     }
 
     /// Claims units, or keeps the claim's place by a ticket until it is repeated. As [`Manager::allocate_or_queue`].
@@ -206,9 +252,15 @@ impl TaskResourceManager {
         ticket: &TicketRequest,
     ) -> Result<Turn> {
         let (pool, claim) = (PoolName::of(&self.plugin, namespace)?, claim.into());
-        let manager = &self.manager;
-        let turn =
-            manager.allocate_or_queue(&pool, &self.execution, &claim, constraints, ticket).await?;
+        let (manager, execution) = (&self.manager, &self.execution);
+        let rule = self.rule(&pool).await?;
+        if let Some(rules) = &self.rules {
+            rules.weigh(&rule, &**manager.backend(), &pool, execution).await?;
+        }
+        let (claim, caps) = (rule.leased_one(claim), rule.caps(constraints));
+        let priority = rule.prioritized(ticket.priority);
+        let ticket = ticket.clone().with_priority(priority);
+        let turn = manager.allocate_or_queue(&pool, execution, &claim, caps, &ticket).await?;
         if let Turn::Granted(_) = turn {
             self.record(namespace, std::iter::once(&claim.token));
         }

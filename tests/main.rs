@@ -19,6 +19,8 @@ mod foreign;
 mod guards;
 /// How few are woken.
 mod herd;
+/// Attributes by path.
+mod matchable;
 /// Registration, building and the manager's table.
 mod registration;
 /// Random sequences of operations, Redis against memory.

@@ -92,7 +92,7 @@ async fn a_pinned_quota_has_a_field_of_its_own_and_a_deleted_pool_none() {
 }
 
 /// Calls by command since the last reset, without those that look.
-fn commands(connection: &mut redis::Connection) -> BTreeMap<String, u64> {
+pub(crate) fn commands(connection: &mut redis::Connection) -> BTreeMap<String, u64> {
     let text: String = redis::cmd("INFO").arg("commandstats").query(connection).unwrap();
     let mut calls: BTreeMap<_, _> = text
         .lines()

@@ -33,7 +33,7 @@ impl Program {
     /// Also with this one. That its name is none, or is taken, [`main`](Self::main) says before it does anything.
     #[must_use]
     pub fn with_kind<K: MatchableResource>(self) -> Self {
-        Self { kinds: self.kinds.and_then(|kinds| kinds.with(Kind::erased::<K>()?)) }
+        Self { kinds: self.kinds.and_then(|kinds| kinds.with(Kind::erased::<K>())) }
     }
 
     /// Does what the command line asks for, and answers with the exit status for it.

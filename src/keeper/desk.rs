@@ -431,7 +431,7 @@ impl Desk {
         let kept = leased.filter(|_| self.registered.backend().keeps_grants()).map(|leased| {
             let (lease, term) = leased;
             let (sender, fate) = watch::channel(Fate { lost: false, number: held.number });
-            let (units, constraints) = (grant.units, request.joint.constraints);
+            let (units, constraints) = (grant.units, request.constraints());
             let grip = Grip { units, constraints, fate: sender };
             let entry = self.insert(Entry::grant(held.clone(), lease, term, grip));
             Kept { entry, fate }

@@ -41,6 +41,8 @@ pub(crate) struct Keeper {
 pub(crate) struct Request {
     pub(crate) execution: ExecutionId,
     pub(crate) joint: Joint,
+    /// The caps instead of the claim's, if they may change while it waits.
+    pub(crate) caps: Option<watch::Receiver<ResourceConstraintsSpec>>,
     pub(crate) priority: Priority,
     pub(crate) patience: Patience,
 }
@@ -200,6 +202,22 @@ impl Held {
 }
 
 impl Request {
+    /// The caps now.
+    fn constraints(&self) -> ResourceConstraintsSpec {
+        self.caps.as_ref().map_or(self.joint.constraints, |caps| *caps.borrow())
+    }
+
+    /// Waits until the caps are others than these.
+    async fn capped_otherwise(&self, than: ResourceConstraintsSpec) {
+        if let Some(mut caps) = self.caps.clone()
+            && caps.wait_for(|caps| *caps != than).await.is_ok()
+        {
+            return;
+        }
+        // Nobody changes them, or not any more.
+        std::future::pending().await
+    }
+
     /// The time of its lease, granted by a call sent at `asked`.
     fn term(&self, asked: Instant) -> Option<Term> {
         self.joint.claim.lease.map(|lease| Term::new(asked, lease, third(lease)))

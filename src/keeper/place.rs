@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::desk::Desk;
 use super::renewals::{Call, Entry, Id, Term};
 use super::{Patience, Request, gone};
-use crate::amount::Lease;
+use crate::amount::{Lease, ResourceConstraintsSpec};
 use crate::claim::{Claim, Joint};
 use crate::error::Result;
 use crate::outcome::{FencingNumber, Grant, Outcome, Refusal};
@@ -53,8 +53,8 @@ impl<'a> Place<'a> {
     pub(super) async fn wait(&mut self, cancelled: &CancellationToken) -> Result<End> {
         let mut last = None;
         loop {
-            let asked = Instant::now();
-            match self.ask().await {
+            let (asked, constraints) = (Instant::now(), self.request.constraints());
+            match self.ask(constraints).await {
                 Ok(Turn::Granted(grant)) => return Ok(End::Granted(grant, self.term(asked))),
                 Ok(Turn::Waiting(ticket)) => {
                     self.stand(asked, &ticket)?;
@@ -70,6 +70,8 @@ impl<'a> Place<'a> {
                         return Ok(end);
                     }
                 }
+                // Asking again gives them to the ticket, which keeps its place.
+                () = self.request.capped_otherwise(constraints) => {}
                 () = cancelled.cancelled() => return Ok(End::Cancelled),
                 ticket = self.time_is_up(last.clone()) => return Ok(End::TimedOut(ticket)),
             }
@@ -105,9 +107,9 @@ impl<'a> Place<'a> {
     /// Claims without waiting.
     pub(super) async fn try_once(&self) -> Result<End> {
         let Request { execution, joint, .. } = self.request;
-        let Joint { pool, claim, constraints } = joint;
+        let Joint { pool, claim, .. } = joint;
         let (pools, asked) = (self.desk.pools().await?, Instant::now());
-        let claimant = self.desk.claimant(execution, *constraints);
+        let claimant = self.desk.claimant(execution, self.request.constraints());
         let claims = std::slice::from_ref(claim);
         let answers = pools.allocate(pool, claimant, claims).await?;
         match answers.into_iter().next() {
@@ -118,14 +120,14 @@ impl<'a> Place<'a> {
         }
     }
 
-    async fn ask(&self) -> Result<Turn> {
+    async fn ask(&self, constraints: ResourceConstraintsSpec) -> Result<Turn> {
         let Request { execution, joint, priority, .. } = self.request;
-        let Joint { pool, claim, constraints } = joint;
+        let Joint { pool, claim, .. } = joint;
         let desk = self.desk;
         let ticket = TicketRequest::new(lasts()?)
             .with_priority(*priority)
             .with_channel(desk.channel().await?.clone());
-        let claimant = desk.claimant(execution, *constraints);
+        let claimant = desk.claimant(execution, constraints);
         desk.pools().await?.wait(pool, claimant, claim, &ticket).await
     }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use backon::{ExponentialBuilder, Retryable};
 use serde::Serialize;
 
 use super::cache::{Cache, CacheConfig};
@@ -20,8 +21,12 @@ use super::watcher::{Watch, Watcher};
 use crate::error::{Error, Result};
 use crate::name::Holder;
 
-/// How often a merged update that others keep overtaking is tried. One of those that meet succeeds each time.
-const MERGE_ATTEMPTS: u32 = 256;
+/// A merged update that others overtake is tried again after such a time, with jitter: of those that meet one succeeds each
+/// time, and without it that could be the others for ever.
+const MERGE_DELAY: Duration = Duration::from_millis(1);
+const LONGEST_MERGE_DELAY: Duration = Duration::from_millis(100);
+/// How often it is tried: for about ten seconds.
+const MERGE_ATTEMPTS: usize = 200;
 
 /// Attributes of all kinds in one store, as one process sees and writes them. A clone is a handle to the same.
 ///
@@ -36,7 +41,7 @@ const MERGE_ATTEMPTS: u32 = 256;
 ///
 /// # tokio_test::block_on(async {
 /// let store = Arc::new(MemoryAttributeStore::new());
-/// let queues = Attributes::new(store, Holder::of_this_process()).of::<ExecutionQueueAttributes>()?;
+/// let queues = Attributes::new(store, Holder::of_this_process()).of::<ExecutionQueueAttributes>();
 /// let domain = AttributePath::project_domain("billing", "production")?;
 /// let critical = ExecutionQueueAttributes { tags: vec!["critical".to_owned()] };
 /// queues.update(&domain, critical.clone(), Expected::Any).await?;
@@ -62,6 +67,12 @@ struct Cached {
     config: CacheConfig,
     watcher: Arc<Watcher>,
     _watch: Watch,
+}
+
+impl Cached {
+    fn cache<V>(&self, kind: &KindName) -> Cache<V> {
+        Cache::new(self.config, Arc::clone(&self.watcher), kind)
+    }
 }
 
 impl Attributes {
@@ -93,13 +104,9 @@ impl Attributes {
         })))
     }
 
-    /// Those of a kind.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidArgument`] if the kind's name is none.
-    pub fn of<K: MatchableResource>(&self) -> Result<AttributesOf<K>> {
-        Ok(self.of_kind(Kind::of()?))
+    /// Those of a kind. Keep what this returns: each has a cache of its own.
+    pub fn of<K: MatchableResource>(&self) -> AttributesOf<K> {
+        self.of_kind(Kind::of())
     }
 
     /// Those of a kind that is known at run time.
@@ -107,11 +114,10 @@ impl Attributes {
         &self,
         kind: Kind<T>,
     ) -> AttributesOf<T> {
-        let cache = self.0.cached.as_ref();
-        let cache = cache.map(|Cached { config, watcher, .. }| {
-            Cache::new(*config, Arc::clone(watcher), kind.name())
-        });
-        AttributesOf(Arc::new(OfKind { all: self.clone(), kind, cache }))
+        let cached = self.0.cached.as_ref();
+        let found = cached.map(|cached| cached.cache(kind.name()));
+        let resolved = cached.map(|cached| cached.cache(kind.name()));
+        AttributesOf(Arc::new(OfKind { all: self.clone(), kind, found, resolved }))
     }
 
     /// The kinds that were ever written, in order.
@@ -134,7 +140,8 @@ pub struct AttributesOf<T>(Arc<OfKind<T>>);
 struct OfKind<T> {
     all: Attributes,
     kind: Kind<T>,
-    cache: Option<Cache<T>>,
+    found: Option<Cache<Found<T>>>,
+    resolved: Option<Cache<Resolution<T>>>,
 }
 
 /// Attributes and where they were found.
@@ -153,11 +160,12 @@ pub struct Found<T> {
     pub by: String,
 }
 
-/// What a look-up found, and how.
-#[derive(Clone, Debug, PartialEq)]
+/// The answer to a look-up, and whose it is.
+#[derive(Debug, PartialEq)]
 #[non_exhaustive]
-pub struct LookedUp<T> {
-    found: Arc<Found<T>>,
+pub struct LookedUp<V> {
+    /// What was found.
+    pub found: Arc<V>,
     /// Who answered.
     pub answered_by: AnsweredBy,
 }
@@ -174,17 +182,16 @@ pub enum AnsweredBy {
     StoreForCertainty,
 }
 
-impl<T> LookedUp<T> {
-    /// What was found.
-    pub fn found(&self) -> &Arc<Found<T>> {
-        &self.found
+impl<V> Clone for LookedUp<V> {
+    fn clone(&self) -> Self {
+        Self { found: Arc::clone(&self.found), ..*self }
     }
 }
 
-impl<T> Deref for LookedUp<T> {
-    type Target = Found<T>;
+impl<V> Deref for LookedUp<V> {
+    type Target = V;
 
-    fn deref(&self) -> &Found<T> {
+    fn deref(&self) -> &V {
         &self.found
     }
 }
@@ -268,10 +275,24 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
     /// # Cancel safety
     ///
     /// Nothing changes.
-    pub async fn get_resource(&self, path: &AttributePath) -> Result<LookedUp<T>> {
-        let (found, answered_by) = match &self.0.cache {
-            None => (self.look_up(path).await?, AnsweredBy::Store),
-            Some(cache) => cache.get(path, || self.look_up(path)).await?,
+    pub async fn get_resource(&self, path: &AttributePath) -> Result<LookedUp<Found<T>>> {
+        let look_up = || self.look_up(path);
+        self.answer(path, self.0.found.as_ref(), look_up).await
+    }
+
+    /// From the cache if that is sure, else from the store.
+    async fn answer<V, F>(
+        &self,
+        path: &AttributePath,
+        cache: Option<&Cache<V>>,
+        look_up: impl FnOnce() -> F,
+    ) -> Result<LookedUp<V>>
+    where
+        F: Future<Output = Result<Option<Arc<V>>>>,
+    {
+        let (found, answered_by) = match cache {
+            None => (look_up().await?, AnsweredBy::Store),
+            Some(cache) => cache.get(path, look_up).await?,
         };
         match found {
             Some(found) => Ok(LookedUp { found, answered_by }),
@@ -302,7 +323,8 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
         }
     }
 
-    /// What is set at every place that a look-up of this one reaches, and all of it merged.
+    /// What is set at every place that a look-up of this one reaches, and all of it merged. As [`get_resource`](Self::get_resource), one
+    /// command, and none where the cache is sure.
     ///
     /// # Errors
     ///
@@ -311,14 +333,19 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
     /// # Cancel safety
     ///
     /// Nothing changes.
-    pub async fn resolve(&self, path: &AttributePath) -> Result<Resolution<T>> {
+    pub async fn resolve(&self, path: &AttributePath) -> Result<LookedUp<Resolution<T>>> {
+        let look_up = || self.look_up_all(path);
+        self.answer(path, self.0.resolved.as_ref(), look_up).await
+    }
+
+    async fn look_up_all(&self, path: &AttributePath) -> Result<Option<Arc<Resolution<T>>>> {
         let texts: Vec<_> = path.fallbacks().collect();
         let stored = self.store().read(self.kind().name(), &texts).await?;
         let levels =
             texts.into_iter().zip(stored).filter_map(|(text, stored)| Some((text, stored?)));
         let levels: Vec<_> =
             levels.map(|(text, stored)| self.read(text, stored)).collect::<Result<_>>()?;
-        let Some((first, rest)) = levels.split_first() else { return Err(self.not_found(path)) };
+        let Some((first, rest)) = levels.split_first() else { return Ok(None) };
         let mut merged = first.value.clone();
         let mut sources = Sources::of(&provenance::value(&merged), &first.path);
         for level in rest {
@@ -328,7 +355,24 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
                 .map_err(|error| self.unreadable(level.path.as_str(), error))?;
             sources.fill(&provenance::value(&merged), &level.path);
         }
-        Ok(Resolution { merged, sources: sources.into_map(), levels })
+        Ok(Some(Arc::new(Resolution { merged, sources: sources.into_map(), levels })))
+    }
+
+    /// Waits until answers may differ from those that are given after this call. Never ends where nothing is cached, since
+    /// nobody tells of changes then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes.
+    pub fn changed(&self) -> impl Future<Output = ()> + '_ {
+        let cache = self.0.found.as_ref();
+        let generation = cache.map(Cache::generation);
+        async move {
+            match cache.zip(generation) {
+                Some((cache, generation)) => cache.changed_since(generation).await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Sets the attributes of exactly this place, merged over what is set there if the kind's
@@ -356,28 +400,37 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
         }
         // What is asked for has to keep the rules by itself, whatever it is merged with.
         self.encode(path, &value)?;
-        for _ in 0..MERGE_ATTEMPTS {
-            let stored = self.stored(path).await?;
-            let found = version_of(stored.as_ref());
-            if !expected.is_met_by(found) {
-                return Err(self.stale(path, expected, found));
-            }
-            let merged = match stored {
-                Some(stored) => {
-                    let below = self.read(path.as_str(), stored)?.value;
-                    let merged = self.kind().merge(value.clone(), below);
-                    merged.map_err(|error| self.unreadable(path.as_str(), error))?
-                }
-                None => value.clone(),
-            };
-            let expected = found.map_or(Expected::Absent, Expected::Version);
-            match self.replace(path, merged, expected).await {
-                Err(Error::Stale { .. }) => {}
-                done => return done,
-            }
+        let delays = ExponentialBuilder::new()
+            .with_min_delay(MERGE_DELAY)
+            .with_max_delay(LONGEST_MERGE_DELAY)
+            .with_max_times(MERGE_ATTEMPTS)
+            .with_jitter();
+        let overtaken =
+            |error: &Error| expected == Expected::Any && matches!(error, Error::Stale { .. });
+        (|| self.merge_once(path, &value, expected)).retry(delays).when(overtaken).await
+    }
+
+    /// Merges over what is found and writes that, unless somebody else writes meanwhile.
+    async fn merge_once(
+        &self,
+        path: &AttributePath,
+        value: &T,
+        expected: Expected,
+    ) -> Result<Updated<T>> {
+        let stored = self.stored(path).await?;
+        let found = version_of(stored.as_ref());
+        if !expected.is_met_by(found) {
+            return Err(self.stale(path, expected, found));
         }
-        let found = version_of(self.stored(path).await?.as_ref());
-        Err(self.stale(path, expected, found))
+        let merged = match stored {
+            Some(stored) => {
+                let below = self.read(path.as_str(), stored)?.value;
+                let merged = self.kind().merge(value.clone(), below);
+                merged.map_err(|error| self.unreadable(path.as_str(), error))?
+            }
+            None => value.clone(),
+        };
+        self.replace(path, merged, found.map_or(Expected::Absent, Expected::Version)).await
     }
 
     /// Sets the attributes of exactly this place, whatever is set there, also where updates of the kind are merged.
@@ -521,9 +574,9 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
         value: Option<&str>,
         expected: Expected,
     ) -> Result<(Option<u64>, Option<Stored>)> {
-        let write = Write { value, expected, by: &self.0.all.0.by };
+        let write = Write { expected, ..Write::new(value, &self.0.all.0.by) };
         let written = self.store().write(self.kind().name(), path, write).await;
-        if let Some(cache) = &self.0.cache {
+        if let Some(cache) = &self.0.found {
             // Whatever came of it; this process sees its own writes at once.
             cache.forget_all();
         }

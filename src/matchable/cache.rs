@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::attributes::{AnsweredBy, Found};
+use super::attributes::AnsweredBy;
 use super::kind::KindName;
 use super::path::AttributePath;
 use super::watcher::{Generation, Watcher};
@@ -47,27 +47,27 @@ impl CacheConfig {
 }
 
 /// What look-ups of a kind found.
-pub(super) struct Cache<T> {
+pub(super) struct Cache<V> {
     max_staleness: Duration,
     watcher: Arc<Watcher>,
     generation: Generation,
-    entries: quick_cache::sync::Cache<AttributePath, Entry<T>>,
+    entries: quick_cache::sync::Cache<AttributePath, Entry<V>>,
 }
 
-struct Entry<T> {
-    found: Option<Arc<Found<T>>>,
+struct Entry<V> {
+    found: Option<Arc<V>>,
     /// Before the store was asked.
     generation: u64,
     asked: Instant,
 }
 
-impl<T> Clone for Entry<T> {
+impl<V> Clone for Entry<V> {
     fn clone(&self) -> Self {
         Self { found: self.found.clone(), ..*self }
     }
 }
 
-impl<T> Cache<T> {
+impl<V> Cache<V> {
     pub(super) fn new(config: CacheConfig, watcher: Arc<Watcher>, kind: &KindName) -> Self {
         Self {
             max_staleness: config.max_staleness,
@@ -82,9 +82,9 @@ impl<T> Cache<T> {
         &self,
         path: &AttributePath,
         look_up: impl FnOnce() -> F,
-    ) -> Result<(Option<Arc<Found<T>>>, AnsweredBy)>
+    ) -> Result<(Option<Arc<V>>, AnsweredBy)>
     where
-        F: Future<Output = Result<Option<Arc<Found<T>>>>>,
+        F: Future<Output = Result<Option<Arc<V>>>>,
     {
         let asked = Instant::now();
         // In this order: what was changed before it was sure has raised the generation.
@@ -106,9 +106,26 @@ impl<T> Cache<T> {
     pub(super) fn forget_all(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
+
+    /// How often the answers may have changed so far, for [`changed_since`](Self::changed_since).
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Waits until answers may differ from those of a generation.
+    pub(super) async fn changed_since(&self, generation: u64) {
+        loop {
+            // Made before the look, so that no change comes between.
+            let told = self.watcher.told();
+            if self.generation() != generation {
+                return;
+            }
+            told.await;
+        }
+    }
 }
 
-impl<T> fmt::Debug for Cache<T> {
+impl<V> fmt::Debug for Cache<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache").field("max_staleness", &self.max_staleness).finish_non_exhaustive()
     }

@@ -123,9 +123,7 @@ impl KindName {
     /// [`Error::InvalidArgument`] unless it is of capital letters, digits and `_`, begins with a letter and has at most 64.
     pub fn new(name: impl Into<Cow<'static, str>>) -> Result<Self> {
         let name = name.into();
-        let first = name.starts_with(|c: char| c.is_ascii_uppercase());
-        let allowed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-        if first && name.chars().all(allowed) && name.len() <= MAX_LENGTH {
+        if is_kind_name(&name) {
             return Ok(Self(name));
         }
         let rule =
@@ -137,6 +135,19 @@ impl KindName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+const fn is_kind_name(name: &str) -> bool {
+    let name = name.as_bytes();
+    let mut at = 0;
+    while at < name.len() {
+        let later = name[at] == b'_' || name[at].is_ascii_digit();
+        if !(name[at].is_ascii_uppercase() || later && at > 0) {
+            return false;
+        }
+        at += 1;
+    }
+    !name.is_empty() && name.len() <= MAX_LENGTH
 }
 
 impl fmt::Display for KindName {
@@ -164,14 +175,11 @@ pub struct Kind<T> {
 }
 
 impl<K: MatchableResource> Kind<K> {
-    /// A kind by the type of its attributes.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidArgument`] if [`NAME`](MatchableResource::NAME) is no name of a kind.
-    pub fn of() -> Result<Self> {
-        Ok(Self {
-            name: KindName::new(K::NAME)?,
+    /// A kind by the type of its attributes. If [`NAME`](MatchableResource::NAME) is no name of a kind, that does not compile.
+    pub fn of() -> Self {
+        const { assert!(is_kind_name(K::NAME), "NAME must be capital letters, digits and '_'") };
+        Self {
+            name: KindName(Cow::Borrowed(K::NAME)),
             number: K::NUMBER,
             updates_merge: K::UPDATES_MERGE,
             decode: read,
@@ -181,19 +189,15 @@ impl<K: MatchableResource> Kind<K> {
             },
             merge: |above, below| Ok(above.merge(below)),
             attributes: PhantomData,
-        })
+        }
     }
 }
 
 impl Kind<Value> {
     /// A kind by the type of its attributes, whose rules hold, but which are handled as values.
-    ///
-    /// # Errors
-    ///
-    /// As [`of`](Self::of).
-    pub fn erased<K: MatchableResource>() -> Result<Self> {
-        let Kind { name, number, updates_merge, .. } = Kind::<K>::of()?;
-        Ok(Self {
+    pub fn erased<K: MatchableResource>() -> Self {
+        let Kind { name, number, updates_merge, .. } = Kind::<K>::of();
+        Self {
             name,
             number,
             updates_merge,
@@ -205,7 +209,7 @@ impl Kind<Value> {
             },
             merge: |above, below| to_value(&from_value::<K>(&above)?.merge(from_value(&below)?)),
             attributes: PhantomData,
-        })
+        }
     }
 
     /// A kind that nobody here knows: any attributes are taken as they are, and nothing is merged.

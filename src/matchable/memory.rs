@@ -11,9 +11,7 @@ use async_trait::async_trait;
 use super::kind::KindName;
 use super::path::AttributePath;
 use super::record::{Record, Stored};
-use super::store::{
-    AttributeStore, Expected, Filter, KEPT_VERSIONS, PageStart, RecordsPage, Write, Written,
-};
+use super::store::{AttributeStore, Filter, KEPT_VERSIONS, PageStart, RecordsPage, Write, Written};
 use super::watcher::{Watch, Watcher};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Result;

@@ -5,11 +5,16 @@
 
 mod attributes;
 mod cache;
+mod flyte;
+#[cfg(feature = "flyteidl")]
+mod flyteidl;
 mod kind;
+mod kinds;
 mod memory;
 mod path;
 mod provenance;
 mod record;
+mod resource_constraints;
 mod store;
 mod watcher;
 
@@ -18,10 +23,25 @@ pub use attributes::{
     Updated, Version,
 };
 pub use cache::CacheConfig;
+pub use flyte::{
+    FlyteAttributes, ProjectAttributes, ProjectDomainAttributes, ProjectState, Projects,
+    ResourceRequest, ResourceResponse, WorkflowAttributes,
+};
+#[cfg(feature = "flyteidl")]
+pub use flyteidl::FlyteBytesError;
 pub use kind::{InvalidField, Kind, KindName, MatchableResource};
+pub use kinds::{
+    Annotations, ClusterAssignment, ClusterResourceAttributes, Environment, Envs,
+    ExecutionClusterLabel, ExecutionEnv, ExecutionEnvAssignment, ExecutionQueueAttributes,
+    Identity, KeyValuePair, Labels, MatchingAttributes, MissingPluginBehavior, MountType,
+    OAuth2Client, OAuth2TokenRequest, OAuth2TokenRequestType, PluginOverride, PluginOverrides,
+    QualityOfService, QualityOfServiceSpec, QualityOfServiceTier, RawOutputDataConfig, Secret,
+    SecurityContext, TaskResourceAttributes, TaskResourceSpec, WorkflowExecutionConfig,
+};
 pub use memory::MemoryAttributeStore;
 pub use path::{AttributePath, Level};
 pub use record::{Damaged, Record, Stored};
+pub use resource_constraints::{PoolConstraints, ResourceConstraints};
 pub use store::{
     AttributeStore, Expected, Filter, KEPT_VERSIONS, MAX_VALUE_LENGTH, PageStart, RecordsPage,
     Write, Written,

@@ -354,8 +354,9 @@ mod tests {
             let path = AttributePath::launch_plan("p", "d", workflow, launch_plan).expect("it is valid");
             prop_assert_eq!(path.as_str().parse::<AttributePath>().expect("it is its own text"), path.clone());
             prop_assert_eq!(path.level(), Level::LaunchPlan);
-            prop_assert_eq!(path.workflow_name().as_deref(), Some(workflow.as_str()));
-            prop_assert_eq!(path.launch_plan_name().as_deref(), Some(launch_plan.as_str()));
+            let (found, plan) = (path.workflow_name(), path.launch_plan_name());
+            prop_assert_eq!(found.as_deref(), Some(workflow.as_str()));
+            prop_assert_eq!(plan.as_deref(), Some(launch_plan.as_str()));
         }
     }
 }

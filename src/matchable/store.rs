@@ -55,6 +55,13 @@ pub struct Write<'a> {
     pub by: &'a Holder,
 }
 
+impl<'a> Write<'a> {
+    /// Sets a value in JSON, or deletes what is there, whatever its version.
+    pub fn new(value: Option<&'a str>, by: &'a Holder) -> Self {
+        Self { value, expected: Expected::Any, by }
+    }
+}
+
 /// What a write found and left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -105,18 +112,20 @@ impl Filter {
     }
 
     /// Whether the path with this text is listed.
-    pub(crate) fn admits(&self, text: &str) -> bool {
+    pub fn admits(&self, text: &str) -> bool {
         let mut names = text.split(':');
         let (project, domain) = (names.next(), names.next());
         let fits = |wanted: &Option<String>, found| wanted.is_none() || wanted.as_deref() == found;
         fits(&self.project, project) && fits(&self.domain, domain)
     }
 
-    pub(crate) fn project_name(&self) -> Option<&str> {
+    /// The project that is listed; none lists all.
+    pub fn project_name(&self) -> Option<&str> {
         self.project.as_deref()
     }
 
-    pub(crate) fn domain_name(&self) -> Option<&str> {
+    /// The domain that is listed; none lists all.
+    pub fn domain_name(&self) -> Option<&str> {
         self.domain.as_deref()
     }
 }

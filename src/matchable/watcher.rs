@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 /// Hears of changes from a store, and knows until when it has heard of all of them.
 ///
 /// A store calls [`interrupted`](Self::interrupted) before it begins to tell and whenever it may have missed a change,
@@ -17,6 +19,8 @@ pub struct Watcher {
     /// Nanoseconds after `start` until which no change was missed; 0 if that is not known.
     confirmed: AtomicU64,
     generations: Mutex<HashMap<String, Generation>>,
+    /// Whoever waits for a change.
+    listeners: Notify,
 }
 
 /// How often attributes of a kind may have changed so far.
@@ -24,7 +28,12 @@ pub(super) type Generation = Arc<AtomicU64>;
 
 impl Default for Watcher {
     fn default() -> Self {
-        Self { start: Instant::now(), confirmed: AtomicU64::new(0), generations: Mutex::default() }
+        Self {
+            start: Instant::now(),
+            confirmed: AtomicU64::new(0),
+            generations: Mutex::default(),
+            listeners: Notify::new(),
+        }
     }
 }
 
@@ -32,6 +41,7 @@ impl Watcher {
     /// Attributes of this kind changed.
     pub fn changed(&self, kind: &str) {
         self.generation(kind).fetch_add(1, Ordering::SeqCst);
+        self.listeners.notify_waiters();
     }
 
     /// Changes may be missed from now on.
@@ -46,6 +56,12 @@ impl Watcher {
         for generation in generations.values() {
             generation.fetch_add(1, Ordering::SeqCst);
         }
+        self.listeners.notify_waiters();
+    }
+
+    /// Waits until a change is told after this call.
+    pub(super) fn told(&self) -> impl Future<Output = ()> {
+        self.listeners.notified()
     }
 
     /// Every change before this moment was told, unless there was an interruption before.

@@ -1,7 +1,6 @@
 //! The store of attributes in Redis, in the schema of `lua/README.md`.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,14 +8,14 @@ use redis::{RedisError, Value};
 
 use super::connect::{Connections, Lane};
 use super::keys::{ATTRIBUTES, AttributeKeys, KINDS};
-use super::remote::{unexpected, wrong_type};
-use super::reply::{Answer, Fields};
+use super::remote::{command_on_set, unexpected, wrong_type};
+use super::reply::{Answer, Fields, parse_attributes};
 use super::scripts::{ATTRIBUTE_HISTORY, Call, LIST_ATTRIBUTES, WRITE_ATTRIBUTES};
 use super::tracking;
 use crate::config::RedisConfig;
 use crate::error::Result;
 use crate::matchable::{
-    AttributePath, AttributeStore, Expected, Filter, KEPT_VERSIONS, KindName, PageStart, Record,
+    AttributePath, AttributeStore, Expected, Filter, KEPT_VERSIONS, KindName, PageStart,
     RecordsPage, Stored, Watch, Watcher, Write, Written,
 };
 
@@ -30,8 +29,6 @@ const PAGE_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct RedisAttributeStore {
     connections: Arc<Connections>,
-    /// Kinds that are known to be on the list of kinds.
-    listed: Mutex<BTreeSet<KindName>>,
 }
 
 impl RedisAttributeStore {
@@ -49,7 +46,7 @@ impl RedisAttributeStore {
     }
 
     pub(super) fn on(connections: Arc<Connections>) -> Self {
-        Self { connections, listed: Mutex::default() }
+        Self { connections }
     }
 
     async fn call(&self, keys: &AttributeKeys, call: &Call) -> Result<Value> {
@@ -76,18 +73,9 @@ impl RedisAttributeStore {
         self.connections.error(operation, error)
     }
 
-    /// Puts a kind on the list of kinds, before its first attributes are written.
-    async fn list_kind(&self, kind: &KindName, keys: &AttributeKeys) -> Result<()> {
-        let listed = || self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        if listed().contains(kind) {
-            return Ok(());
-        }
-        let cmd = redis::cmd("SADD").arg(KINDS).arg(kind.as_str()).to_owned();
-        match self.connections.call(Lane::Shared, &cmd).await {
-            Ok(_) => drop(listed().insert(kind.clone())),
-            Err(error) => return Err(self.error(keys, "SADD", error).await),
-        }
-        Ok(())
+    /// A command on the list of kinds.
+    async fn list_of_kinds(&self, command: &'static str, member: Option<&str>) -> Result<Value> {
+        command_on_set(&self.connections, command, KINDS, member).await
     }
 }
 
@@ -103,7 +91,7 @@ impl AttributeStore for RedisAttributeStore {
         };
         let texts = redis::from_redis_value::<Vec<Option<Vec<u8>>>>(reply)
             .map_err(|error| unexpected(operation, error))?;
-        let stored = |text: Vec<u8>| Record::parse(&String::from_utf8_lossy(&text));
+        let stored = |text: Vec<u8>| parse_attributes(&String::from_utf8_lossy(&text));
         Ok(texts.into_iter().map(|text| text.map(stored)).collect())
     }
 
@@ -115,7 +103,8 @@ impl AttributeStore for RedisAttributeStore {
     ) -> Result<Written> {
         let keys = AttributeKeys::new(kind);
         if value.is_some() {
-            self.list_kind(kind, &keys).await?;
+            // First, so that nothing is stored under a kind that is not listed.
+            self.list_of_kinds("SADD", Some(kind.as_str())).await?;
         }
         let expected = match expected {
             Expected::Any => String::new(),
@@ -156,21 +145,13 @@ impl AttributeStore for RedisAttributeStore {
         let reply = self.call(&keys, &call).await?;
         let wrong = unexpected(call.operation(), &reply);
         let mut fields = Fields::new(reply).ok_or(wrong)?;
-        Ok(std::iter::from_fn(|| Some(Record::parse(&fields.any_text()?))).collect())
+        Ok(std::iter::from_fn(|| Some(parse_attributes(&fields.any_text()?))).collect())
     }
 
     async fn kinds(&self) -> Result<Vec<KindName>> {
-        let operation = "SMEMBERS";
-        let cmd = redis::cmd(operation).arg(KINDS).to_owned();
-        let reply = match self.connections.call(Lane::Shared, &cmd).await {
-            Ok(reply) => reply,
-            Err(error) => match wrong_type(&self.connections, KINDS, "set").await {
-                Some(wrong) => return Err(wrong),
-                None => return Err(self.connections.error(operation, error)),
-            },
-        };
-        let names: Vec<String> =
-            redis::from_redis_value(reply).map_err(|error| unexpected(operation, error))?;
+        let command = "SMEMBERS";
+        let names: Vec<String> = redis::from_redis_value(self.list_of_kinds(command, None).await?)
+            .map_err(|error| unexpected(command, error))?;
         let mut kinds: Vec<_> =
             names.into_iter().filter_map(|name| KindName::new(name).ok()).collect();
         kinds.sort_unstable();
@@ -224,7 +205,7 @@ fn read_written(reply: Value) -> Option<Written> {
     let mut fields = Fields::new(reply)?;
     let version = fields.optional_number()?;
     let before = Some(fields.any_text()?).filter(|text| !text.is_empty());
-    Some(Written::Done { version, before: before.map(|text| Record::parse(&text)) })
+    Some(Written::Done { version, before: before.map(|text| parse_attributes(&text)) })
 }
 
 fn read_page(reply: Value) -> Option<RecordsPage> {
@@ -232,7 +213,7 @@ fn read_page(reply: Value) -> Option<RecordsPage> {
     let next = Some(fields.any_text()?).filter(|text| !text.is_empty()).map(PageStart);
     let mut page = RecordsPage { records: Vec::new(), next };
     while let Some(path) = fields.any_text() {
-        page.records.push((path, Record::parse(&fields.any_text()?)));
+        page.records.push((path, parse_attributes(&fields.any_text()?)));
     }
     Some(page)
 }

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use redis::Value;
 
-use self::connect::{Connections, Lane};
+use self::connect::Connections;
 use self::keys::{POOLS, pool_of_key};
-use self::remote::{RemotePool, unexpected, wrong_type};
+use self::remote::{RemotePool, command_on_set, unexpected};
 use crate::backend::Backend;
 use crate::claim::{Claim, Claimant, Joint};
 use crate::config::RedisConfig;
@@ -77,15 +77,7 @@ impl RedisBackend {
 
     /// A command on the list of pools.
     async fn list(&self, command: &'static str, member: Option<&str>) -> Result<Value> {
-        let cmd = redis::cmd(command).arg(POOLS).arg(member).to_owned();
-        match self.connections.call(Lane::Own, &cmd).await {
-            Ok(reply) => Ok(reply),
-            Err(error) if error.code() == Some("WRONGTYPE") => {
-                let wrong = wrong_type(&self.connections, POOLS, "set").await;
-                Err(wrong.unwrap_or_else(|| self.connections.error(command, error)))
-            }
-            Err(error) => Err(self.connections.error(command, error)),
-        }
+        command_on_set(&self.connections, command, POOLS, member).await
     }
 }
 

@@ -105,6 +105,26 @@ impl<'a> RemotePool<'a> {
     }
 }
 
+/// A command on a set that lists names; if the key is no set, the error says so.
+pub(super) async fn command_on_set(
+    connections: &Connections,
+    command: &'static str,
+    key: &str,
+    member: Option<&str>,
+) -> Result<Value> {
+    let cmd = redis::cmd(command).arg(key).arg(member).to_owned();
+    // The whole list may be long.
+    let lane = if member.is_some() { Lane::Shared } else { Lane::Own };
+    match connections.call(lane, &cmd).await {
+        Ok(reply) => Ok(reply),
+        Err(error) if error.code() == Some("WRONGTYPE") => {
+            let wrong = wrong_type(connections, key, "set").await;
+            Err(wrong.unwrap_or_else(|| connections.error(command, error)))
+        }
+        Err(error) => Err(connections.error(command, error)),
+    }
+}
+
 /// The error that says what a key holds, if that is not what it should.
 pub(super) async fn wrong_type(
     connections: &Connections,

@@ -7,6 +7,7 @@ use redis::Value;
 
 use super::keys::pool_of_key;
 use crate::amount::Units;
+use crate::matchable::{Damaged, Record, Stored};
 use crate::name::Member;
 use crate::outcome::{FencingNumber, Released};
 use crate::pool::GrantRecord;
@@ -271,6 +272,23 @@ pub(super) fn parse_ticket(
     Some(record)
 }
 
+/// How much of a damaged record is shown.
+const SHOWN: usize = 60;
+
+/// Reads a record of attributes: `<version> <milliseconds> <who> <value>`.
+pub(super) fn parse_attributes(text: &str) -> Stored {
+    read_attributes(text).ok_or_else(|| Damaged(text.chars().take(SHOWN).collect()))
+}
+
+fn read_attributes(text: &str) -> Option<Record> {
+    let mut words = text.splitn(4, ' ');
+    let version = words.next()?.parse().ok()?;
+    let at = UNIX_EPOCH.checked_add(Duration::from_millis(words.next()?.parse().ok()?))?;
+    let by = words.next()?.to_owned();
+    let value = Some(words.next()?.to_owned()).filter(|value| !value.is_empty());
+    Some(Record { version, at, by, value })
+}
+
 /// Reads a notice: `granted <fencing number> <pool key> <member>` or `gone <pool key> <member>`.
 pub(super) fn parse_notice(text: &str) -> Option<Notice> {
     let (case, rest) = text.split_once(' ')?;
@@ -333,5 +351,29 @@ mod tests {
         for (text, answer) in cases {
             assert_eq!(Answer::parse(text), answer, "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_no_record_is_damaged_and_shown_in_part() {
+        let good = parse_attributes("3 1763756000123 host/1 {\"a b\":1}").expect("it is a record");
+        assert_eq!((good.version, &*good.by), (3, "host/1"));
+        assert_eq!(good.value.as_deref(), Some("{\"a b\":1}"));
+        assert_eq!(good.at, UNIX_EPOCH + Duration::from_millis(1_763_756_000_123));
+        let deleted = parse_attributes("4 1763756000123 host/1 ").expect("it is a record");
+        assert_eq!(deleted.value, None);
+        for text in [
+            "",
+            "3",
+            "3 4",
+            "3 4 x",
+            "x 4 x {}",
+            "3 x x {}",
+            "-3 4 x {}",
+            "3 99999999999999999999 x {}",
+        ] {
+            assert_eq!(parse_attributes(text), Err(Damaged(text.to_owned())), "{text:?}");
+        }
+        let long = "é".repeat(100);
+        assert_eq!(parse_attributes(&long), Err(Damaged("é".repeat(60))));
     }
 }

@@ -76,7 +76,7 @@ async fn look_up(
     let found = if args.exact {
         attributes.get_exact(path).await?
     } else {
-        Found::clone(attributes.get_resource(path).await?.found())
+        Found::clone(&attributes.get_resource(path).await?.found)
     };
     // A kind that nobody here knows may have attributes that no file can hold; they can be shown all the same.
     let text = if output.is_json() && args.attr_file.is_none() {

@@ -16,7 +16,6 @@ mod list;
 mod node;
 mod places;
 mod resolve;
-mod stand_ins;
 mod store;
 mod update;
 mod yaml;

@@ -45,8 +45,9 @@ pub(super) async fn show(
     output: &mut Output,
 ) -> Result<Verdict> {
     let resolution = store::open_kind(global, kind).await?.resolve(path).await?;
+    let resolution = resolution.found;
     let text = text(&resolution);
-    let Resolution { levels, merged, sources, .. } = resolution;
+    let Resolution { levels, merged, sources, .. } = Resolution::clone(&resolution);
     output.answer(&ResolutionAnswer {
         kind: kind.name().to_string(),
         path: PathAnswer::from(path),

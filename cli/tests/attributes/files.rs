@@ -18,7 +18,7 @@ fn what_is_wrong_is_named_with_its_line() {
     for (file, error) in [
         (
             &*format!("{task}defaults:\n  memory: 1Gi\n  cpu: lots\n"),
-            "1, line 5: defaults.cpu \"lots\": must be a quantity such as 500m",
+            "1, line 5: defaults.cpu \"lots\": must be a Kubernetes quantity that is not negative, like 2, 500m, 1.5Gi or 1e3",
         ),
         (
             &format!("{task}# 1\n\ndefaults: {{cpu: 2}}\n"),
@@ -106,7 +106,8 @@ fn oversized_attributes_are_refused() {
     );
 }
 
-const KINDS: &str = "CLUSTER_RESOURCE, EXECUTION_CLUSTER_LABEL, EXECUTION_QUEUE, PLUGIN_OVERRIDE, TASK_RESOURCE, \
+const KINDS: &str = "CLUSTER_ASSIGNMENT, CLUSTER_RESOURCE, EXECUTION_CLUSTER_LABEL, EXECUTION_QUEUE, PLUGIN_OVERRIDE, \
+                     QUALITY_OF_SERVICE_SPECIFICATION, RESOURCE_CONSTRAINTS, TASK_RESOURCE, \
                      WORKFLOW_EXECUTION_CONFIG; with a kind the reason can be told";
 
 #[test]

@@ -1,0 +1,341 @@
+//! What operators set for pools, applied to claims that say nothing of their own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokenpool::matchable::{
+    AttributeStore, Attributes, AttributesOf, CacheConfig, Expected, PoolConstraints,
+    ResourceConstraints,
+};
+use tokenpool::{
+    Acquired, AllocationStatus, AllocationToken, Backend, Claim, Error, ExecutionId, Limit,
+    Manager, MemoryBackend, Outcome, PluginId, PoolName, PoolRules, Priority, Registrar,
+    ResourceConstraintsSpec, ResourceManager as _, ResourceNamespace, ResourceRegistrar as _,
+    TaskResourceManager, TicketRequest, Turn, Wait,
+};
+
+use super::{Fixture, at, holder};
+use crate::support::{FREE, caps, claim, connect, lease, token};
+
+macro_rules! suite {
+    ($store:ident, $($case:ident),*) => {
+        mod $store {
+            $(#[tokio::test]
+            async fn $case() {
+                let fixture = crate::matchable::$store().await;
+                let world = super::World::on(fixture).await;
+                super::$case(world).await;
+            })*
+        }
+    };
+}
+
+macro_rules! every_store {
+    ($($case:ident),* $(,)?) => {
+        suite!(memory, $($case),*);
+        suite!(redis, $($case),*);
+    };
+}
+
+every_store! {
+    a_raised_cap_lets_those_who_wait_go_on_in_their_order,
+    a_rule_gives_lease_and_priority_to_claims_that_bring_none,
+    a_rule_that_cannot_be_read_is_an_error_and_no_free_pass,
+    a_waiter_that_a_lowered_cap_stops_for_ever_is_told,
+    caps_that_a_claim_brings_win_over_the_rule,
+    claims_that_bring_no_caps_get_those_of_the_most_specific_place,
+    rules_say_where_each_number_comes_from,
+    the_weight_of_a_project_is_given_to_the_pool_and_changed,
+}
+
+/// A manager with a pool `hive:default` of ten units, and attributes with a cache.
+struct World {
+    manager: Manager,
+    rules: PoolRules,
+    set: AttributesOf<ResourceConstraints>,
+    backend: Arc<dyn Backend>,
+    fixture: Fixture,
+}
+
+const HIVE: &str = "hive";
+
+fn pool() -> PoolName {
+    PoolName::new("hive:default").unwrap()
+}
+
+fn namespace() -> ResourceNamespace {
+    ResourceNamespace::new("default").unwrap()
+}
+
+fn entry(pool: &str) -> PoolConstraints {
+    PoolConstraints { pool: pool.to_owned(), ..PoolConstraints::default() }
+}
+
+fn capped(pool: &str, project: Option<i64>, namespace: Option<i64>) -> PoolConstraints {
+    PoolConstraints { project_cap: project, namespace_cap: namespace, ..entry(pool) }
+}
+
+impl World {
+    async fn on(fixture: Fixture) -> Self {
+        let backend: Arc<dyn Backend> = match &fixture.server {
+            Some(server) => connect(&server.url()).await,
+            None => Arc::new(MemoryBackend::new()),
+        };
+        let registrar = Registrar::new(Arc::clone(&backend));
+        let plugin = registrar.for_plugin(PluginId::new(HIVE).unwrap());
+        plugin.register_resource_quota(&namespace(), 10).unwrap();
+        let manager = registrar.build().await.unwrap();
+        let rules = Self::rules(Arc::clone(&fixture.store)).await;
+        Self { manager, rules, set: fixture.of(), backend, fixture }
+    }
+
+    async fn rules(store: Arc<dyn AttributeStore>) -> PoolRules {
+        let cache = CacheConfig::new(Duration::from_secs(3600)).unwrap();
+        PoolRules::new(&Attributes::cached(store, holder("replica"), cache).await.unwrap())
+    }
+
+    /// Sets rules at a path, and waits until this process knows them.
+    async fn rule(&self, path: &str, pools: &[PoolConstraints]) {
+        let rule = ResourceConstraints { pools: pools.to_vec() };
+        let version = self.set.replace(&at(path), rule, Expected::Any).await.unwrap().version;
+        let mut names = path.split(':');
+        let mut name =
+            |other| names.next().filter(|name| !name.is_empty()).unwrap_or(other).to_owned();
+        let execution = ExecutionId::new(&name("x"), &name("x"), "e").unwrap();
+        let execution = execution.with_workflow(&name("x")).unwrap();
+        let known = async {
+            loop {
+                let rule = self.rules.rule(&pool(), &execution).await.unwrap();
+                let caps = [&rule.project_cap, &rule.namespace_cap];
+                let mut versions = caps.into_iter().flatten().map(|cap| cap.version);
+                let is_capped = pools.iter().any(|p| p.project_cap.or(p.namespace_cap).is_some());
+                if !is_capped || versions.any(|known| known == version) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), known).await.expect("the rule is heard of");
+    }
+
+    fn task(&self, path: &str) -> TaskResourceManager {
+        let names: Vec<_> = path.split('/').collect();
+        let mut execution = ExecutionId::new(names[0], names[1], names[2]).unwrap();
+        if let Some(workflow) = names.get(3) {
+            execution = execution.with_workflow(workflow).unwrap();
+        }
+        let plugin = PluginId::new(HIVE).unwrap();
+        self.manager.for_execution(plugin, execution).with_rules(self.rules.clone())
+    }
+
+    async fn claim(&self, path: &str, name: &str, own: ResourceConstraintsSpec) -> Outcome {
+        self.task(path).allocate(&namespace(), token(name), own).await.unwrap()
+    }
+}
+
+fn limit(outcome: &Outcome) -> (Limit, u64) {
+    match outcome {
+        Outcome::Refused(refusal) => (refusal.limit.clone(), refusal.size),
+        Outcome::Granted(grant) => panic!("{grant:?}"),
+    }
+}
+
+async fn claims_that_bring_no_caps_get_those_of_the_most_specific_place(w: World) {
+    w.rule("p", &[capped("hive:*", Some(2), Some(1)), capped("presto:*", Some(0), None)]).await;
+    w.rule("p:d:w", &[capped("hive:default", None, Some(2))]).await;
+    let status = w.task("p/d/e").allocate_resource(&namespace(), &token("1"), FREE).await.unwrap();
+    assert_eq!(status, AllocationStatus::Granted);
+    let (stopped, size) = limit(&w.claim("p/d/e", "2", FREE).await);
+    assert_eq!((stopped.to_string().as_str(), size), ("cap of domain p:d", 1));
+    // The workflow's own cap, under the project's.
+    w.claim("p/d/e/w", "2", FREE).await.granted().unwrap();
+    let (stopped, size) = limit(&w.claim("p/e/e", "3", FREE).await);
+    assert_eq!((stopped.to_string().as_str(), size), ("cap of project p", 2));
+    // Nothing is said of others.
+    for name in ["1", "2", "3"] {
+        w.claim("q/d/e", name, FREE).await.granted().unwrap();
+    }
+}
+
+async fn caps_that_a_claim_brings_win_over_the_rule(w: World) {
+    w.rule("p", &[capped("*", Some(1), Some(1))]).await;
+    w.claim("p/d/e", "1", FREE).await.granted().unwrap();
+    // Its own project cap, the rule's domain cap.
+    let (stopped, size) = limit(&w.claim("p/d/e", "2", caps(Some(5), None)).await);
+    assert_eq!((stopped.to_string().as_str(), size), ("cap of domain p:d", 1));
+    w.claim("p/d/e", "2", caps(Some(5), Some(5))).await.granted().unwrap();
+    let (stopped, size) = limit(&w.claim("p/d/e", "3", caps(Some(2), Some(5))).await);
+    assert_eq!((stopped.to_string().as_str(), size), ("cap of project p", 2));
+}
+
+async fn a_rule_gives_lease_and_priority_to_claims_that_bring_none(w: World) {
+    let rule = PoolConstraints {
+        lease: Some("59m 30s".to_owned()),
+        priority: Some(7),
+        ..entry("hive:?efault")
+    };
+    w.rule("p", &[rule, capped("*", Some(10), None)]).await;
+    let left = async |path: &str, name: &str| {
+        let page = w.backend.holders(&pool(), Default::default(), 100).await.unwrap();
+        let member = format!("ex:{}-{name}", path.replace('/', ":"));
+        let holding =
+            page.holdings.into_iter().find(|holding| holding.member.to_string() == member);
+        holding.unwrap().lease_left.map(|left| left.as_secs() / 60)
+    };
+    w.claim("p/d/e", "ruled", FREE).await.granted().unwrap();
+    assert_eq!(left("p/d/e", "ruled").await, Some(59));
+    let own = Claim::from(token("own")).with_lease(lease(600_500));
+    let outcome = w.task("p/d/e").allocate(&namespace(), own, FREE).await.unwrap();
+    outcome.granted().unwrap();
+    assert_eq!(left("p/d/e", "own").await, Some(10));
+    let many =
+        w.task("p/d/e").allocate_many(&namespace(), &[claim("many", 1)], FREE).await.unwrap();
+    many[0].as_ref().unwrap().granted().unwrap();
+    assert_eq!(left("p/d/e", "many").await, Some(59));
+    w.claim("q/d/e", "none", FREE).await.granted().unwrap();
+    assert_eq!(left("q/d/e", "none").await, None);
+
+    // Of two that wait, the one with the rule's priority is first.
+    let change = tokenpool::QueueChange::new().order(tokenpool::Order::Priority);
+    w.backend.change_queue(&pool(), &change).await.unwrap();
+    let ticket = TicketRequest::new(lease(600_000));
+    let queue = async |path: &str, name: &str, units, ticket: &TicketRequest| {
+        let task = w.task(path);
+        match task.allocate_or_queue(&namespace(), claim(name, units), FREE, ticket).await.unwrap()
+        {
+            Turn::Waiting(ticket) => ticket.position,
+            Turn::Granted(grant) => panic!("{grant:?}"),
+        }
+    };
+    assert_eq!(queue("q/d/e", "plain", 7, &ticket).await, 1);
+    assert_eq!(queue("p/d/e", "ruled too", 7, &ticket).await, 1);
+    let own = ticket.with_priority(Priority::new(9).unwrap());
+    assert_eq!(queue("p/d/e", "more urgent", 7, &own).await, 1);
+}
+
+async fn rules_say_where_each_number_comes_from(w: World) {
+    w.rule(":d", &[capped("*", None, Some(9))]).await;
+    w.rule("p", &[capped("hive:*", Some(5), Some(4))]).await;
+    w.rule("p", &[capped("hive:*", Some(6), Some(4)), capped("hive:default", None, Some(3))]).await;
+    let execution = ExecutionId::new("p", "d", "e").unwrap();
+    let rule = w.rules.rule(&pool(), &execution).await.unwrap();
+    let (project, namespace) = (rule.project_cap.unwrap(), rule.namespace_cap.unwrap());
+    assert_eq!((project.value.value(), namespace.value.value()), (6, 3));
+    assert_eq!(project.to_string(), "RESOURCE_CONSTRAINTS of project p for hive:*, version 2");
+    let text = "RESOURCE_CONSTRAINTS of project p for hive:default, version 2";
+    assert_eq!(namespace.to_string(), text);
+    let of_other = ExecutionId::new("q", "d", "e").unwrap();
+    let rule = w.rules.rule(&pool(), &of_other).await.unwrap();
+    let text = "RESOURCE_CONSTRAINTS of domain of every project :d for *, version 1";
+    assert_eq!(rule.namespace_cap.unwrap().to_string(), text);
+    let of_nobody = ExecutionId::new("q", "e", "e").unwrap();
+    assert_eq!(w.rules.rule(&pool(), &of_nobody).await.unwrap(), Default::default());
+}
+
+impl World {
+    /// Starts to wait; returns when the claim has its ticket.
+    async fn wait(
+        &self,
+        path: &str,
+        name: &str,
+    ) -> tokio::task::JoinHandle<Result<Acquired, Error>> {
+        let (task, claim) = (self.task(path), Claim::from(token(name)).with_lease(lease(60_000)));
+        let before = self.backend.usage(&pool()).await.unwrap().tickets;
+        let waiting = tokio::spawn(async move {
+            task.acquire_with(&namespace(), claim, FREE, Wait::forever()).await
+        });
+        let filed = async {
+            while self.backend.usage(&pool()).await.unwrap().tickets == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), filed).await.expect("it has a ticket");
+        waiting
+    }
+}
+
+async fn a_raised_cap_lets_those_who_wait_go_on_in_their_order(w: World) {
+    w.rule("p", &[capped("hive:*", Some(1), None)]).await;
+    w.claim("p/d/e", "held", FREE).await.granted().unwrap();
+    let first = w.wait("p/d/e", "first").await;
+    let second = w.wait("p/d/e", "second").await;
+    w.rule("p", &[capped("hive:*", Some(2), None)]).await;
+    let done = tokio::time::timeout(Duration::from_secs(20), first).await.expect("it goes on");
+    let Acquired::Granted(guard) = done.unwrap().unwrap() else { panic!("it was granted") };
+    assert!(!second.is_finished());
+    let tickets = w.backend.tickets(&pool(), Default::default(), 10).await.unwrap().tickets;
+    let told: Vec<_> = tickets.iter().map(|t| (t.member.to_string(), t.project_cap)).collect();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].0.ends_with("second"), "{told:?}");
+    // What is set for less specific places does not matter, and a cap that is taken away is none.
+    w.set.delete(&at("p"), Expected::Any).await.unwrap();
+    let done = tokio::time::timeout(Duration::from_secs(20), second).await.expect("it goes on");
+    assert!(matches!(done.unwrap(), Ok(Acquired::Granted(_))));
+    guard.release().await.unwrap();
+}
+
+async fn a_waiter_that_a_lowered_cap_stops_for_ever_is_told(w: World) {
+    w.rule("p", &[capped("hive:*", Some(1), None)]).await;
+    w.claim("p/d/e", "held", FREE).await.granted().unwrap();
+    let waiting = w.wait("p/d/e", "waits").await;
+    w.rule("p", &[capped("hive:*", Some(0), None)]).await;
+    let done = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it is told");
+    let error = done.unwrap().unwrap_err();
+    assert!(matches!(error, Error::NeverGranted { size: 0, .. }), "{error}");
+    assert_eq!(w.backend.usage(&pool()).await.unwrap().tickets, 0);
+}
+
+async fn the_weight_of_a_project_is_given_to_the_pool_and_changed(w: World) {
+    let weights = async || {
+        let usage = w.backend.usage(&pool()).await.unwrap();
+        usage
+            .weights
+            .into_iter()
+            .map(|(project, weight)| (project, weight.get()))
+            .collect::<Vec<_>>()
+    };
+    let weighted =
+        |weight| PoolConstraints { weight: Some(weight), ..capped("hive:*", Some(1), None) };
+    w.rule("p", &[weighted(5)]).await;
+    // For one domain only, which cannot be weighed.
+    w.rule("q:d", &[weighted(6)]).await;
+    for path in ["p/d/e", "q/d/e"] {
+        w.claim(path, "held", FREE).await.granted().unwrap();
+    }
+    assert_eq!(weights().await, []);
+    let (p, q) = (w.wait("p/d/e", "waits").await, w.wait("q/d/e", "waits").await);
+    assert_eq!(weights().await, [("p".to_owned(), 5)]);
+    w.rule("p", &[weighted(7)]).await;
+    let changed = async {
+        while weights().await != [("p".to_owned(), 7)] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), changed).await.expect("it is changed");
+    p.abort();
+    q.abort();
+}
+
+async fn a_rule_that_cannot_be_read_is_an_error_and_no_free_pass(w: World) {
+    let raw = tokenpool::matchable::Kind::unchecked(
+        tokenpool::matchable::KindName::new("RESOURCE_CONSTRAINTS").unwrap(),
+    );
+    let raw = Attributes::new(Arc::clone(&w.fixture.store), holder("ann")).of_kind(raw);
+    let broken = serde_json::json!({"pools": [{"pool": "*", "project_cap": -4}]});
+    raw.update(&at("p"), broken, Expected::Any).await.unwrap();
+    let refused = async {
+        loop {
+            let token = AllocationToken::new("t").unwrap();
+            match w.task("p/d/e").allocate(&namespace(), token, FREE).await {
+                Err(error) => return error,
+                Ok(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let error =
+        tokio::time::timeout(Duration::from_secs(20), refused).await.expect("it is heard of");
+    assert_eq!(
+        error.to_string(),
+        "RESOURCE_CONSTRAINTS of p cannot be read: invalid cap \"-4\": must not be negative; 0 closes the scope"
+    );
+}
