@@ -131,7 +131,7 @@ pub(crate) struct UpdateAttributes {
 pub(crate) struct DeleteAttributes {
     #[command(flatten)]
     pub(crate) place: Place,
-    /// File that names the places, as `update` takes it; the attributes in it do not matter; - is stdin
+    /// File that names the places, as `update` takes it; the attributes in it may be left out; - is stdin
     #[arg(
         long = "attrFile",
         alias = "attr-file",

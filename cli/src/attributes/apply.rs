@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use tokenpool::matchable::{AttributePath, Attributes, Filter, KindName};
 
 use super::changes::{Before, Cause, Changes};
+use super::documents::Wanted;
 use super::files::{Source, refuse_twice};
 use super::kinds::Kinds;
 use super::list::{AttributePages, Unread};
@@ -29,7 +30,7 @@ pub(crate) async fn apply(
             })?;
         }
     }
-    refuse_twice(&wanted)?;
+    refuse_twice(wanted.iter().map(Wanted::place))?;
     if wanted.is_empty() {
         // With --prune, a mistyped name would else delete everything.
         let names = args.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>();

@@ -21,13 +21,13 @@ pub(crate) async fn delete(
     let mut paths = Vec::new();
     match (&args.attr_file, args.place.path()?) {
         (Some(file), _) => {
-            let mut wanted = Vec::new();
+            let mut places = Vec::new();
             Source::named(file).read(|document| {
-                wanted.push(document.of_kind(kind, kinds)?);
+                places.push(document.place(kind, kinds)?);
                 Ok(())
             })?;
-            refuse_twice(&wanted)?;
-            paths.extend(wanted.into_iter().map(|wanted| wanted.path));
+            paths.extend(places.iter().map(|place| place.path.clone()));
+            refuse_twice(places)?;
         }
         (None, Some(path)) => paths.push(path),
         (None, None) => {

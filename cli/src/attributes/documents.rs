@@ -53,6 +53,14 @@ pub(super) struct Document {
     attributes: Node,
 }
 
+/// A place that a file names.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) at: Whereabouts,
+    pub(super) kind: KindName,
+    pub(super) path: AttributePath,
+}
+
 /// Attributes as a file wants them to be.
 #[derive(Debug)]
 pub(super) struct Wanted {
@@ -142,13 +150,27 @@ impl Document {
 
     /// As attributes of the kind that the command names.
     pub(super) fn of_kind(&self, kind: &Kind<Value>, kinds: &Kinds) -> Result<Wanted, FileError> {
+        self.refuse_another_kind(kind, kinds)?;
+        self.checked(kind)
+    }
+
+    fn refuse_another_kind(&self, kind: &Kind<Value>, kinds: &Kinds) -> Result<(), FileError> {
         if let Some((name, at)) = &self.kind {
             let named = kinds.find(name).map_or(name.as_str(), |kind| kind.name().as_str());
             if named != kind.name().as_str() {
                 return Err(at.wrong(format!("kind {name:?}: must be {} or left out", kind.name())));
             }
         }
-        self.checked(kind)
+        Ok(())
+    }
+
+    /// The place where attributes of the kind that the command names are to be deleted. They need not stand there, too.
+    pub(super) fn place(&self, kind: &Kind<Value>, kinds: &Kinds) -> Result<Place, FileError> {
+        self.refuse_another_kind(kind, kinds)?;
+        if !matches!(&self.attributes.tree, Tree::Map(fields) if fields.is_empty()) {
+            self.checked(kind)?;
+        }
+        Ok(Place { at: self.at.clone(), kind: kind.name().clone(), path: self.path.clone() })
     }
 
     /// As attributes of the kind that it names itself, or else of the only one that they could be of.
@@ -219,6 +241,12 @@ impl Document {
             (field, value) => format!("{field} {value:?}: {rule}"),
         };
         Whereabouts { line: Some(line), ..self.at.clone() }.wrong(problem)
+    }
+}
+
+impl Wanted {
+    pub(super) fn place(&self) -> Place {
+        Place { at: self.at.clone(), kind: self.kind.name().clone(), path: self.path.clone() }
     }
 }
 

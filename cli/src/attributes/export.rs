@@ -57,7 +57,10 @@ async fn exported(all: &Attributes, kinds: &Kinds) -> Result<Vec<Kind<Value>>> {
         let kind = Kind::unchecked(name);
         let page = all.of_kind(kind.clone()).list(&Filter::ALL, None, 1).await?;
         if !page.found.is_empty() || !page.unreadable.is_empty() || page.next.is_some() {
-            eprintln!("warning: this program does not know {}; apply it with --unchecked", kind.name());
+            eprintln!(
+                "warning: this program does not know {}; apply it with --unchecked",
+                kind.name()
+            );
             exported.push(kind);
         }
     }

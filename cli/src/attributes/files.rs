@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use super::documents::{Document, FileError, Wanted, Whereabouts, read};
+use super::documents::{Document, FileError, Place, Whereabouts, read};
 use crate::error::{Error, Result};
 
 /// Where documents come from.
@@ -87,12 +87,13 @@ pub(super) fn is_yaml(file: &Path) -> bool {
     file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
-/// Of two documents that set the same, neither can be meant.
-pub(super) fn refuse_twice(wanted: &[Wanted]) -> Result<(), FileError> {
-    let mut first: HashMap<_, &Whereabouts> = HashMap::new();
-    for Wanted { at, kind, path, .. } in wanted {
-        if let Some(first) = first.insert((kind.name(), path), at) {
-            return Err(at.wrong(format!("{} of {path} is set already by {first}", kind.name())));
+/// Of two documents about the same, neither can be meant.
+pub(super) fn refuse_twice(places: impl IntoIterator<Item = Place>) -> Result<(), FileError> {
+    let mut first: HashMap<_, Whereabouts> = HashMap::new();
+    for Place { at, kind, path } in places {
+        let about = format!("{kind} of {path}");
+        if let Some(first) = first.insert((kind, path), at.clone()) {
+            return Err(at.wrong(format!("{about} stands already in {first}")));
         }
     }
     Ok(())

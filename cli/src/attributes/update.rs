@@ -35,7 +35,7 @@ pub(crate) async fn update(
         wanted.push(document.of_kind(kind, kinds)?);
         Ok(())
     })?;
-    refuse_twice(&wanted)?;
+    refuse_twice(wanted.iter().map(Wanted::place))?;
     let all = store::open(global).await?;
     let merging = if args.replace { Merging::Never } else { Merging::AsKindsDo };
     let mut changes = Changes::new(Cause::Update);

@@ -131,12 +131,12 @@ fn the_same_twice_is_an_error_that_names_both_places() {
         .write("d/more/again.yaml", &format!("---\nkind: task-resource-attribute\n{WORKFLOW}"));
     attributes.tokenpool("apply -f d --force").fails_with(
         2,
-        "d/more/again.yaml: document 1, line 2: TASK_RESOURCE of billing:production:nightly is set already by \
+        "d/more/again.yaml: document 1, line 2: TASK_RESOURCE of billing:production:nightly stands already in \
          d/10-task.yaml: document 2, line 6",
     );
     let run =
         attributes.tokenpool("apply -f d/10-task.yaml -f d/10-task.yaml --force").exits_with(2);
-    assert!(run.stderr.contains("is set already by"), "{run:?}");
+    assert!(run.stderr.contains("stands already in"), "{run:?}");
     attributes.server.is_empty();
 }
 

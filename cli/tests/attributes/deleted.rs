@@ -35,6 +35,16 @@ fn places_are_named_by_a_file() {
         [DOMAIN, WORKFLOW].map(|path| attributes.stored("TASK_RESOURCE", path)),
         [None, None]
     );
+    // The place is enough.
+    attributes.tokenpool("update task-resource --attrFile t.yaml --force").exits_with(0);
+    attributes.write("f.yaml", "project: billing\ndomain: production\n");
+    attributes.tokenpool("delete task-resource --attrFile f.yaml --force").exits_with(0);
+    assert_eq!(attributes.stored("TASK_RESOURCE", DOMAIN), None);
+    attributes.write("f.yaml", "kind: plugin-override\nproject: billing\n");
+    attributes.tokenpool("delete task-resource --attrFile f.yaml --force").fails_with(
+        2,
+        "f.yaml: document 1, line 1: kind \"plugin-override\": must be TASK_RESOURCE or left out",
+    );
 }
 
 #[test]

@@ -21,8 +21,8 @@ fn what_is_wrong_is_named_with_its_line() {
             "1, line 5: defaults.cpu \"lots\": must be a Kubernetes quantity that is not negative, like 2, 500m, 1.5Gi or 1e3",
         ),
         (
-            &format!("{task}# 1\n\ndefaults: {{cpu: 2}}\n"),
-            "1, line 5: defaults.cpu: invalid type: integer `2`, expected a string",
+            &format!("{task}# 1\n\ndefaults: {{cpu: [2]}}\n"),
+            "1, line 5: defaults.cpu: invalid type: sequence, expected a quantity",
         ),
         (
             &format!("{task}limits:\n  cpu: '2'\n  cpus: '2'\n"),
@@ -36,11 +36,11 @@ fn what_is_wrong_is_named_with_its_line() {
         ),
         (
             &format!("{plugin}- task_type: a\n"),
-            "1, line 4: overrides[0]: missing field `plugin_id`",
+            "1, line 4: overrides[0].plugin_id: must not be empty unless missing_plugin_behavior is USE_DEFAULT",
         ),
         (
-            &format!("{task}---\n{task}workflow: w\n"),
-            "2, line 6: invalid workflow \"w\": needs a domain",
+            &format!("{task}limits: {{cpu: 1}}\n---\n{task}workflow: w\n"),
+            "2, line 7: invalid workflow \"w\": needs a domain",
         ),
         (
             "kind: task-resource\nproject: a:b\n",
@@ -57,22 +57,24 @@ fn what_is_wrong_is_named_with_its_line() {
         ("kind: task-resource\nproject: 1\n", "1, line 2: project 1: must be a text; quote it"),
         ("kind: [task-resource]\nproject: 1\n", "1, line 1: kind: must be a text"),
         ("- project: p\n", "1, line 1: must be a mapping of project, domain and so on"),
+        ("kind: task-resource\nproject: p\n", "1, line 1: must set something"),
         (
-            "project: p\n",
-            "1, line 1: needs a kind: it could be of TASK_RESOURCE or WORKFLOW_EXECUTION_CONFIG",
-        ),
-        (
-            &format!("{task}---\nproject: p\nproject: q\n"),
-            "2, line 5: duplicate mapping key: project",
+            &format!("{task}limits: {{cpu: 1}}\n---\nproject: p\nproject: q\n"),
+            "2, line 6: duplicate mapping key: project",
         ),
         (&format!("{task}limits: {{cpu: '1'\n"), "1, line 3: unclosed bracket '{'"),
         (
             &format!("{task}limits: {{cpu: '1'}}\n---\n{task}limits: {{cpu: '2'}}\n"),
-            "2, line 5: TASK_RESOURCE of p is set already by f.yaml: document 1, line 1",
+            "2, line 5: TASK_RESOURCE of p stands already in f.yaml: document 1, line 1",
         ),
     ] {
         refused(file, error);
     }
+}
+
+#[test]
+fn what_fits_no_kind_needs_one() {
+    refused("project: p\n", &format!("1, line 1: needs a kind: it fits none of {KINDS}"));
 }
 
 #[test]
