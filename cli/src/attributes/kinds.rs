@@ -121,7 +121,8 @@ pub(crate) fn command_name(name: &KindName) -> String {
 /// All that a kind may be called there.
 fn names(name: &KindName) -> Vec<String> {
     let name = command_name(name);
-    let others = ENDINGS.iter().map(|ending| format!("{name}{ending}"));
+    let others = ENDINGS.iter().filter(|ending| **ending != "s" || !name.ends_with('s'));
+    let others = others.map(|ending| format!("{name}{ending}"));
     std::iter::once(name.clone()).chain(others).collect()
 }
 
@@ -227,6 +228,8 @@ mod tests {
             ("execution-cluster-labels", Some("EXECUTION_CLUSTER_LABEL")),
             ("plugin-overrides", Some("PLUGIN_OVERRIDE")),
             ("workflow-execution-config", Some("WORKFLOW_EXECUTION_CONFIG")),
+            ("resource-constraints", Some("RESOURCE_CONSTRAINTS")),
+            ("resource-constraintss", None),
             ("task_resource", None),
             ("pool", None),
         ] {
