@@ -4,7 +4,7 @@ use serde_json::Value;
 use tokenpool::matchable::Kind;
 
 use super::changes::{Before, Cause, Changes};
-use super::files::{Source, refuse_twice};
+use super::files::{Source, refuse_none, refuse_twice};
 use super::kinds::Kinds;
 use super::store;
 use crate::args::{DeleteAttributes, Global};
@@ -27,6 +27,7 @@ pub(crate) async fn delete(
                 Ok(())
             })?;
             paths.extend(places.iter().map(|place| place.path.clone()));
+            refuse_none(file, &places)?;
             refuse_twice(places)?;
         }
         (None, Some(path)) => paths.push(path),

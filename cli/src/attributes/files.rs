@@ -87,6 +87,14 @@ pub(super) fn is_yaml(file: &Path) -> bool {
     file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
+/// Whoever names a file without a document has named the wrong one.
+pub(super) fn refuse_none<T>(file: &Path, documents: &[T]) -> Result<()> {
+    match documents.is_empty() {
+        true => Err(Error::Usage(format!("{}: has no document", file.display()))),
+        false => Ok(()),
+    }
+}
+
 /// Of two documents about the same, neither can be meant.
 pub(super) fn refuse_twice(places: impl IntoIterator<Item = Place>) -> Result<(), FileError> {
     let mut first: HashMap<_, Whereabouts> = HashMap::new();

@@ -6,7 +6,7 @@ use tokenpool::matchable::{Attributes, Kind};
 
 use super::changes::{Before, Cause, Changes};
 use super::documents::Wanted;
-use super::files::{Source, refuse_twice};
+use super::files::{Source, refuse_none, refuse_twice};
 use super::kinds::{Kinds, command_name};
 use super::store;
 use crate::args::{Global, UpdateAttributes};
@@ -35,6 +35,7 @@ pub(crate) async fn update(
         wanted.push(document.of_kind(kind, kinds)?);
         Ok(())
     })?;
+    refuse_none(file, &wanted)?;
     refuse_twice(wanted.iter().map(Wanted::place))?;
     let all = store::open(global).await?;
     let merging = if args.replace { Merging::Never } else { Merging::AsKindsDo };

@@ -73,6 +73,16 @@ fn what_is_wrong_is_named_with_its_line() {
 }
 
 #[test]
+fn a_file_without_a_document_is_refused() {
+    let attributes = Attributes::start();
+    attributes.write("f.yaml", "# nothing\n---\n---\n");
+    for verb in ["update", "delete"] {
+        let command = format!("{verb} task-resource --force --attrFile f.yaml");
+        attributes.tokenpool(&command).fails_with(2, "f.yaml: has no document");
+    }
+}
+
+#[test]
 fn what_fits_no_kind_needs_one() {
     refused("project: p\n", &format!("1, line 1: needs a kind: it fits none of {KINDS}"));
 }
