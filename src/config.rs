@@ -32,6 +32,7 @@ use serde_json::{Map, Value};
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
+use crate::matchable::{AttributeStore, MemoryAttributeStore};
 use crate::memory::MemoryBackend;
 use crate::noop::NoopBackend;
 
@@ -260,10 +261,28 @@ impl Config {
             #[cfg(feature = "redis")]
             BackendType::Redis => Arc::new(crate::redis::RedisBackend::connect(&self.redis).await?),
             #[cfg(not(feature = "redis"))]
+            BackendType::Redis => return Err(without_redis()),
+        })
+    }
+
+    /// Opens a store of attributes where the backend that `type` names keeps its pools; in the process, if that keeps none.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is left behind if the future is dropped.
+    pub async fn open_attributes(&self) -> Result<Arc<dyn AttributeStore>> {
+        Ok(match self.backend_type {
+            BackendType::Noop | BackendType::Memory => Arc::new(MemoryAttributeStore::new()),
+            #[cfg(feature = "redis")]
             BackendType::Redis => {
-                let problem = "redis is not in this build; allowed are noop and memory".to_owned();
-                return Err(Error::Configuration { key: "type".to_owned(), problem });
+                Arc::new(crate::redis::RedisAttributeStore::connect(&self.redis).await?)
             }
+            #[cfg(not(feature = "redis"))]
+            BackendType::Redis => return Err(without_redis()),
         })
     }
 
@@ -314,6 +333,12 @@ impl Config {
         }
         Ok(self)
     }
+}
+
+#[cfg(not(feature = "redis"))]
+fn without_redis() -> Error {
+    let problem = "redis is not in this build; allowed are noop and memory".to_owned();
+    Error::Configuration { key: "type".to_owned(), problem }
 }
 
 fn is_set(variable: impl Fn(&str) -> Option<String>, name: &str) -> bool {

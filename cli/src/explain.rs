@@ -4,11 +4,14 @@
 //! different moments.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use tokenpool::matchable::{Attributes, MatchableResource as _, ResourceConstraints};
 use tokenpool::{
-    AllocationToken, Backend, Holding, Limit, Member, PoolName, PoolUsage, Scope, TicketRecord,
+    AllocationToken, Backend, Holder, Holding, Limit, Member, PoolName, PoolRules, PoolUsage,
+    RedisBackend, ResourceConstraint, Ruled, Scope, TicketRecord,
 };
 
 use crate::args::{Explain, Global};
@@ -40,6 +43,8 @@ struct ExplainAnswer {
     ticket: Option<TicketRow>,
     /// What stops it, or null unless it waits.
     limit: Option<LimitAnswer>,
+    /// Its caps; none unless it waits.
+    caps: Vec<CapAnswer>,
     /// When the first of what stands in its way ends by itself, in milliseconds; null if nothing does.
     retry_after_ms: Option<u64>,
     /// Number of tokens that hold units under the limit.
@@ -57,6 +62,57 @@ struct ExplainAnswer {
     revoked: Option<RevocationRow>,
     #[serde(skip)]
     text: String,
+}
+
+/// A cap that a ticket has.
+#[derive(Debug, Serialize)]
+struct CapAnswer {
+    /// `project_cap` or `namespace_cap`.
+    kind: &'static str,
+    /// Its size in units.
+    size: u64,
+    /// The rule that gave it, or null: the claim brought it.
+    rule: Option<RuleAnswer>,
+}
+
+/// Where a number is set.
+#[derive(Debug, Serialize)]
+struct RuleAnswer {
+    /// The kind of attributes.
+    kind: &'static str,
+    /// The path of its place.
+    path: String,
+    /// The pool's name, or the pattern that fits.
+    pool: String,
+    /// The version of what is set there.
+    version: u64,
+    #[serde(skip)]
+    text: String,
+}
+
+impl CapAnswer {
+    /// A cap of a ticket, and the rule, if that says the same.
+    fn new(
+        kind: &'static str,
+        size: Option<u64>,
+        rule: Option<Ruled<ResourceConstraint>>,
+    ) -> Option<Self> {
+        let size = size?;
+        let rule = rule.filter(|rule| rule.value.value() == size).map(|rule| RuleAnswer {
+            kind: ResourceConstraints::NAME,
+            path: rule.path.to_string(),
+            version: rule.version,
+            text: rule.to_string(),
+            pool: rule.pool,
+        });
+        Some(Self { kind, size, rule })
+    }
+
+    fn line(&self) -> String {
+        let Self { kind, size, rule } = self;
+        let source = rule.as_ref().map_or("the claim brought it", |rule| &rule.text);
+        format!("{} {size}: {source}\n", kind.replace('_', " "))
+    }
 }
 
 impl Answer for ExplainAnswer {
@@ -89,10 +145,29 @@ fn count(order: &str, shown: usize, all: u64) -> String {
 
 pub(crate) async fn run(global: &Global, args: &Explain, output: &mut Output) -> Result<Verdict> {
     let pool = PoolName::new(&*args.pool.namespace)?;
-    let execution = execution(&args.identity)?;
+    let mut execution = execution(&args.identity)?;
+    if let Some(workflow) = &args.workflow {
+        execution = execution.with_workflow(workflow)?;
+    }
+    if let Some(launch_plan) = &args.launch_plan {
+        execution = execution.with_launch_plan(launch_plan)?;
+    }
     let member = Member::new(&execution, &AllocationToken::new(&*args.token)?);
-    let backend = connect::redis(global)?.open().await?;
-    let answer = explain(&*backend, &pool, &member).await?;
+    let backend = RedisBackend::connect(&connect::redis(global)?.redis).await?;
+    let mut answer = explain(&backend, &pool, &member).await?;
+    if let Some(ticket) = &answer.ticket {
+        let attributes = Attributes::new(Arc::new(backend.attributes()), Holder::of_this_process());
+        let rule = PoolRules::new(&attributes).rule(&pool, &execution).await?;
+        let (project, domain) = ticket.caps();
+        answer.caps = [
+            CapAnswer::new("project_cap", project, rule.project_cap),
+            CapAnswer::new("namespace_cap", domain, rule.namespace_cap),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        answer.text += &answer.caps.iter().map(CapAnswer::line).collect::<String>();
+    }
     output.answer(&answer)?;
     Ok(Verdict::Done)
 }
@@ -145,6 +220,7 @@ fn answer(pool: &PoolName, member: &Member, state: &'static str, text: String) -
         state,
         ticket: None,
         limit: None,
+        caps: Vec::new(),
         retry_after_ms: None,
         holders_under_limit: 0,
         oldest_holders: Vec::new(),

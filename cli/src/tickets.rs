@@ -55,6 +55,13 @@ impl TicketRow {
     }
 }
 
+impl TicketRow {
+    /// The caps of its project and its domain.
+    pub(crate) fn caps(&self) -> (Option<u64>, Option<u64>) {
+        (self.project_cap, self.namespace_cap)
+    }
+}
+
 impl Row for TicketRow {
     const HEADER: &'static [&'static str] =
         &["POSITION", "UNITS", "WAITS FOR", "TIME LEFT", "HOLDER", "MEMBER"];

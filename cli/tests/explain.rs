@@ -1,7 +1,10 @@
 //! Why a token waits.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
-use tokenpool::ResourceConstraintsSpec;
+use tokenpool::matchable::{Attributes, Expected, PoolConstraints, ResourceConstraints};
+use tokenpool::{Config, Holder, RedisBackend, ResourceConstraintsSpec};
 
 use crate::program::{until, wait_in_line};
 use crate::server::Server;
@@ -65,6 +68,54 @@ fn a_cap_shows_the_holders_of_its_scope_alone() {
     assert_eq!(answer["limit"], limit);
     assert_eq!(values(&answer["oldest_holders"], "member"), ["ex:p:d:e-mine"]);
     assert_eq!((&answer["tickets_ahead"], &answer["retry_after_ms"]), (&json!(0), &Value::Null));
+}
+
+#[test]
+fn each_cap_says_which_rule_gave_it_or_that_the_claim_brought_it() {
+    let server = Server::with_pool(9);
+    claim(&server, "mine", OF);
+    wait_in_line(&server, 1, ResourceConstraintsSpec::new(Some(1), Some(5)).unwrap());
+    let brought = explain(&server, "t0");
+    let cap =
+        |kind: &str, size: u64, rule: Value| json!({"kind": kind, "size": size, "rule": rule});
+    let null = Value::Null;
+    let expected = [cap("project_cap", 1, null.clone()), cap("namespace_cap", 5, null.clone())];
+    assert_eq!(brought["caps"], json!(expected));
+
+    let pool = |project_cap| PoolConstraints {
+        pool: "hive:*".to_owned(),
+        project_cap,
+        namespace_cap: Some(4),
+        ..PoolConstraints::default()
+    };
+    set_rule(&server, "p", pool(Some(1)));
+    set_rule(&server, "p:d:w", PoolConstraints { namespace_cap: Some(5), ..pool(None) });
+    let of_workflow = format!("explain hive:default t0 {OF} --workflow w");
+    let ruled = server.tokenpool(&format!("{of_workflow} -o json")).exits_with(0).json();
+    let rule = |path: &str| json!({"kind": "RESOURCE_CONSTRAINTS", "path": path, "pool": "hive:*", "version": 1});
+    let expected = [cap("project_cap", 1, rule("p")), cap("namespace_cap", 5, rule("p:d:w"))];
+    assert_eq!(ruled["caps"], json!(expected));
+    // Of another workflow the rule says another number.
+    let expected = [cap("project_cap", 1, rule("p")), cap("namespace_cap", 5, null)];
+    assert_eq!(explain(&server, "t0")["caps"], json!(expected));
+    let text = server.tokenpool(&of_workflow).exits_with(0).stdout;
+    for line in [
+        "\nproject cap 1: RESOURCE_CONSTRAINTS of project p for hive:*, version 1\n",
+        "\nnamespace cap 5: RESOURCE_CONSTRAINTS of workflow p:d:w for hive:*, version 1\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+fn set_rule(server: &Server, path: &str, pool: PoolConstraints) {
+    let config = Config::redis_at(server.url()).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let backend = RedisBackend::connect(&config.redis).await.unwrap();
+        let store = Arc::new(backend.attributes());
+        let rules = Attributes::new(store, Holder::new("test").unwrap());
+        let rule = ResourceConstraints { pools: vec![pool] };
+        rules.of().update(&path.parse().unwrap(), rule, Expected::Any).await.unwrap();
+    });
 }
 
 #[test]

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokenpool::matchable::{
     AttributePath, AttributeStore, Attributes, AttributesOf, Expected, InvalidField,
-    MatchableResource, MemoryAttributeStore, RedisAttributeStore,
+    MatchableResource, MemoryAttributeStore,
 };
 use tokenpool::{Config, Holder};
 
@@ -94,7 +94,7 @@ pub(crate) async fn redis() -> Fixture {
 
 pub(crate) async fn connect(url: &str) -> Arc<dyn AttributeStore> {
     let config = Config::redis_at(url).unwrap();
-    Arc::new(RedisAttributeStore::connect(&config.redis).await.unwrap())
+    config.open_attributes().await.unwrap()
 }
 
 pub(crate) fn holder(name: &str) -> Holder {

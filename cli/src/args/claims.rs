@@ -178,8 +178,8 @@ pub(crate) struct Release {
 
 /// Answer why a token waits
 ///
-/// Shows its position, the limit that stops it, who holds units under that limit (the oldest first),
-/// who stands before it, and when something ends by itself. Of a token that is held or unknown it
+/// Shows its position, the limit that stops it, its caps and the rule that gave each, who holds units
+/// under that limit (the oldest first), who stands before it, and when something ends by itself. Of a token that is held or unknown it
 /// says so, and who took it away if an operator did. Changes nothing.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -192,6 +192,12 @@ pub(crate) struct Explain {
     pub(crate) token: String,
     #[command(flatten)]
     pub(crate) identity: Identity,
+    /// Workflow of the execution, for the rules that are set for it
+    #[arg(long, value_name = "W")]
+    pub(crate) workflow: Option<String>,
+    /// Launch plan of the execution, for the rules that are set for it
+    #[arg(long, value_name = "L", requires = "workflow")]
+    pub(crate) launch_plan: Option<String>,
 }
 
 /// List what operators took away from a pool, and why
