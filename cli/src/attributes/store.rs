@@ -1,10 +1,8 @@
 //! The attributes in the Redis that the options name.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 use tokenpool::Holder;
-use tokenpool::matchable::{Attributes, AttributesOf, Kind, RedisAttributeStore};
+use tokenpool::matchable::{Attributes, AttributesOf, Kind};
 
 use crate::args::Global;
 use crate::connect;
@@ -13,10 +11,9 @@ use crate::operator::this_operator;
 
 /// Connects. What is written is written in the name of whoever uses the program.
 pub(super) async fn open(global: &Global) -> Result<Attributes> {
-    let config = connect::redis(global)?;
-    let store = RedisAttributeStore::connect(&config.redis).await?;
+    let store = connect::redis(global)?.open_attributes().await?;
     let by = Holder::new(this_operator()).unwrap_or_else(|_| Holder::of_this_process());
-    Ok(Attributes::new(Arc::new(store), by))
+    Ok(Attributes::new(store, by))
 }
 
 /// Connects, and answers with the attributes of one kind.
