@@ -8,8 +8,8 @@
 -- ARGV[3] kept: how many versions are kept
 -- ARGV[4] by: who writes
 -- ARGV[5] value: in JSON, or empty to delete
--- Returns {version from now on or empty, record before or empty}, or an answer (see README.md): stale; a write that is
--- repeated because its reply was lost is not done again
+-- Returns {version from now on or empty, record before or empty}, or an answer (see README.md): stale; what is there already,
+-- of the same author, is not written again, and a write that is repeated because its reply was lost is done once
 -- Cost: 8 commands at most
 
 local call = redis.call
@@ -17,16 +17,21 @@ local records, paths, history = unpack(KEYS)
 local path, expected, kept, by, value = unpack(ARGV)
 
 local before = call('HGET', records, path)
-local found = before and (string.match(before, '^(%d+) ') or '0') or '-'
+local found = before and (string.match(before, '^([1-9]%d*) ') or '0') or '-'
+if #found > 15 then found = '0' end
 local last = tonumber(call('HGET', history, path) or tonumber(found) or 0)
 
 -- Names a version of the path in its history.
 local function of(version) return string.format('%.0f ', version) .. path end
 
+-- Whether a record is what is to be written.
+local function is_written(record)
+  local written_by, written = string.match(record, '^%d+ %d+ ([^ ]*) (.*)$')
+  return written == value and written_by == by
+end
+
 if expected ~= '' and expected ~= found then
-  local newest = before or call('HGET', history, of(last)) or ''
-  local written_by, written = string.match(newest, '^%d+ %d+ ([^ ]*) (.*)$')
-  if written == value and written_by == by then
+  if is_written(before or call('HGET', history, of(last)) or '') then
     local replaced = call('HGET', history, of(last - 1)) or ''
     if string.sub(replaced, -1) == ' ' then replaced = '' end
     if expected == (replaced == '' and '-' or string.match(replaced, '^%d+')) then
@@ -38,6 +43,7 @@ end
 if value == '' and not before then
   return { last > 0 and string.format('%.0f', last) or '', '' }
 end
+if value ~= '' and before and is_written(before) then return { found, before } end
 
 local now = call('TIME')
 local millis = math.floor(now[1] * 1000 + now[2] / 1000)

@@ -20,7 +20,7 @@ use crate::name::{AllocationToken, Holder, PluginId, PoolName, ResourceNamespace
 use crate::outcome::{AllocationStatus, Grant, JointOutcome, Outcome, Released};
 use crate::proxy::TaskResourceManager;
 use crate::registered::Registered;
-use crate::ticket::{TicketRequest, Turn};
+use crate::ticket::{QueueChange, TicketRequest, Turn, Weight};
 
 /// What a plugin sees: Flyte's `core.ResourceManager`.
 ///
@@ -303,6 +303,17 @@ impl Manager {
         let request = |joint| self.request(execution, joint, wait);
         let requests = claims.into_iter().map(request).collect::<Result<_>>()?;
         self.keeper()?.acquire_all(requests).await
+    }
+
+    /// Changes the weight of a project in a pool, where there are weights.
+    pub(crate) async fn weigh(&self, pool: &PoolName, project: &str, weight: Weight) -> Result<()> {
+        let registered = &self.0.registered;
+        match registered.backend().keeps_grants() {
+            true => {
+                registered.change_queue(pool, &QueueChange::new().weight(project, weight)).await
+            }
+            false => Ok(()),
+        }
     }
 
     /// Gives back what the tokens of one execution hold, or withdraws their tickets, in one round trip.

@@ -70,7 +70,8 @@ impl TaskResourceManager {
     /// The same view, in which claims that bring no cap, lease or priority of their own get what the rules say; a priority
     /// of 0 is none.
     ///
-    /// Rules that change while a claim waits hold for it at once, and for what is held when it is claimed again.
+    /// Caps and weights that change while a claim waits hold for it at once; priority and lease are those of the moment when
+    /// it was made. What is held keeps what it was granted under.
     #[must_use]
     pub fn with_rules(self, rules: PoolRules) -> Self {
         Self { rules: Some(rules), ..self }
@@ -224,14 +225,13 @@ impl TaskResourceManager {
     ) -> Result<Acquired> {
         let (manager, execution) = (&self.manager, &self.execution);
         let rule = rules.rule(pool, execution).await?;
-        let backend = &**manager.backend();
-        rules.weigh(&rule, backend, pool, execution).await?;
+        rules.weigh(&rule, manager, pool, execution).await;
         let wait = wait.with_priority(rule.prioritized(wait.priority()));
         let claim = rule.leased_one(claim);
         let (sender, caps) = watch::channel(rule.caps(own));
         tokio::select! {
             acquired = manager.acquire_under(caps, pool, execution, claim, wait) => acquired,
-            never = rules.follow(backend, pool, execution, own, sender) => match never {},
+            never = rules.follow(manager, pool, execution, own, sender) => match never {},
         }
     }
 
@@ -255,7 +255,7 @@ impl TaskResourceManager {
         let (manager, execution) = (&self.manager, &self.execution);
         let rule = self.rule(&pool).await?;
         if let Some(rules) = &self.rules {
-            rules.weigh(&rule, &**manager.backend(), &pool, execution).await?;
+            rules.weigh(&rule, manager, &pool, execution).await;
         }
         let (claim, caps) = (rule.leased_one(claim), rule.caps(constraints));
         let priority = rule.prioritized(ticket.priority);

@@ -11,7 +11,7 @@ use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, PoolName};
 use crate::outcome::{FencingNumber, JointOutcome, Outcome, Released};
 use crate::pool::QuotaChange;
-use crate::ticket::{TicketRequest, Turn};
+use crate::ticket::{QueueChange, TicketRequest, Turn};
 
 /// A backend and the quotas of the pools that may be used there. A clone shares both.
 #[derive(Clone, Debug)]
@@ -129,6 +129,16 @@ impl Registered {
                 self.backend.release_grant(pool, execution, token, number).await
             }
             released => released,
+        }
+    }
+
+    pub(crate) async fn change_queue(&self, pool: &PoolName, change: &QueueChange) -> Result<()> {
+        match self.backend.change_queue(pool, change).await {
+            Err(error) => {
+                Box::pin(self.revive(error)).await?;
+                self.backend.change_queue(pool, change).await
+            }
+            changed => changed,
         }
     }
 

@@ -10,22 +10,25 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::amount::{Lease, ResourceConstraint, ResourceConstraintsSpec};
-use crate::backend::Backend;
 use crate::claim::Claim;
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
+use crate::manager::Manager;
 use crate::matchable::{
     AttributePath, Attributes, AttributesOf, Kind, Level, MatchableResource as _, PoolConstraints,
     Resolution, ResourceConstraints,
 };
 use crate::name::PoolName;
-use crate::ticket::{Priority, QueueChange, Weight};
+use crate::ticket::{Priority, Weight};
 
 /// A waiting claim looks for a changed rule so often, should nobody tell it of one.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The rules that operators set for pools by project, domain, workflow and launch plan, as a process sees them. A clone is a
 /// handle to the same.
+///
+/// A rule that cannot be looked up, or not be read, fails the claims that it may be about: no claim goes ahead under caps
+/// that are not known. A weight is given to the pool when a claim waits, and again when its rule changes.
 ///
 /// # Example
 ///
@@ -61,8 +64,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct PoolRules {
     attributes: AttributesOf<ResourceConstraints>,
-    /// Weights that this process has given to projects.
-    weights: Arc<Mutex<HashMap<(PoolName, String), Weight>>>,
+    /// Weights that this process has given to projects, and the versions of the rules that said so.
+    weights: Arc<Mutex<HashMap<(PoolName, String), (Weight, u64)>>>,
 }
 
 /// What the rules say of one execution's claims in one pool.
@@ -129,29 +132,40 @@ impl PoolRules {
         }
     }
 
-    /// Gives the project its weight in the pool, if a rule sets one and this process has not given it yet.
+    /// Gives the project its weight in the pool, once for each change of the rule that this process sees; without a rule any
+    /// more, the weight of projects that have none. That this fails is no reason not to claim.
     pub(crate) async fn weigh(
         &self,
         rule: &PoolRule,
-        backend: &dyn Backend,
+        manager: &Manager,
         pool: &PoolName,
         execution: &ExecutionId,
-    ) -> Result<()> {
-        let Some(Ruled { value: weight, .. }) = rule.weight else { return Ok(()) };
-        let key = (pool.clone(), execution.project().to_owned());
-        let weights = || self.weights.lock().unwrap_or_else(PoisonError::into_inner);
-        if weights().get(&key) == Some(&weight) {
-            return Ok(());
+    ) {
+        let project = execution.project();
+        let key = (pool.clone(), project.to_owned());
+        let ruled = rule.weight.as_ref().map(|weight| (weight.value, weight.version));
+        let given = || self.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match ruled {
+            // Before it is given: others that claim meanwhile need not do it again.
+            Some(ruled) => given().insert(key.clone(), ruled),
+            None => given().remove(&key),
+        };
+        if before == ruled {
+            return;
         }
-        backend.change_queue(pool, &QueueChange::new().weight(execution.project(), weight)).await?;
-        weights().insert(key, weight);
-        Ok(())
+        let weight = ruled.map_or(Weight::ONE, |(weight, _)| weight);
+        if let Err(error) = manager.weigh(pool, project, weight).await {
+            tracing::warn!(%pool, project, %weight, %error, "the project's weight is not changed");
+            if ruled.is_some() {
+                given().remove(&key);
+            }
+        }
     }
 
     /// Tells the caps of a waiting claim whenever they change, and keeps its project's weight; never ends.
     pub(crate) async fn follow(
         &self,
-        backend: &dyn Backend,
+        manager: &Manager,
         pool: &PoolName,
         execution: &ExecutionId,
         own: ResourceConstraintsSpec,
@@ -163,9 +177,7 @@ impl PoolRules {
                 Ok(rule) => {
                     let now = rule.caps(own);
                     caps.send_if_modified(|caps| std::mem::replace(caps, now) != now);
-                    if let Err(error) = self.weigh(&rule, backend, pool, execution).await {
-                        tracing::warn!(%pool, %error, "the weight of a project stays as it is");
-                    }
+                    self.weigh(&rule, manager, pool, execution).await;
                 }
                 Err(error) => {
                     tracing::warn!(%pool, %error, "the caps of a waiting claim stay as they are");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
@@ -54,14 +54,15 @@ impl<'a> Place<'a> {
         let mut last = None;
         loop {
             let (asked, constraints) = (Instant::now(), self.request.constraints());
+            let mut is_answered = true;
             match self.ask(constraints).await {
                 Ok(Turn::Granted(grant)) => return Ok(End::Granted(grant, self.term(asked))),
                 Ok(Turn::Waiting(ticket)) => {
                     self.stand(asked, &ticket)?;
                     last = Some(ticket);
                 }
-                // The ticket is renewed as long as it can last, and asks again then.
-                Err(error) if error.is_retryable() && self.stands() => {}
+                // The ticket is renewed as long as it can last; but what was to be told with this call is not known.
+                Err(error) if error.is_retryable() && self.stands() => is_answered = false,
                 Err(error) => return Err(error),
             }
             tokio::select! {
@@ -71,7 +72,8 @@ impl<'a> Place<'a> {
                     }
                 }
                 // Asking again gives them to the ticket, which keeps its place.
-                () = self.request.capped_otherwise(constraints) => {}
+                () = self.request.capped_otherwise(constraints), if is_answered => {}
+                () = sleep(RENEWED), if !is_answered => {}
                 () = cancelled.cancelled() => return Ok(End::Cancelled),
                 ticket = self.time_is_up(last.clone()) => return Ok(End::TimedOut(ticket)),
             }

@@ -25,8 +25,8 @@ use crate::name::Holder;
 /// time, and without it that could be the others for ever.
 const MERGE_DELAY: Duration = Duration::from_millis(1);
 const LONGEST_MERGE_DELAY: Duration = Duration::from_millis(100);
-/// How often it is tried: for about ten seconds.
-const MERGE_ATTEMPTS: usize = 200;
+/// How often it is tried: for 10 to 20 seconds.
+const MERGE_ATTEMPTS: usize = 100;
 
 /// Attributes of all kinds in one store, as one process sees and writes them. A clone is a handle to the same.
 ///
@@ -82,6 +82,9 @@ impl Attributes {
     }
 
     /// The same, where look-ups are answered from memory while nothing changed.
+    ///
+    /// Changes are heard of on the runtime that this is called on. Once that ends, look-ups ask the store, and
+    /// [`changed`](AttributesOf::changed) never ends.
     ///
     /// # Errors
     ///
@@ -246,13 +249,13 @@ pub struct Unreadable {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Version<T> {
-    /// Its number.
+    /// Its number; 0 for a record that is damaged.
     pub version: u64,
     /// When it was written.
     pub at: SystemTime,
     /// Who wrote it.
     pub by: String,
-    /// What it was; none where it is the deletion.
+    /// What it was, or why that cannot be read; none where it is the deletion.
     pub value: Option<Result<T, String>>,
 }
 
@@ -435,6 +438,9 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
 
     /// Sets the attributes of exactly this place, whatever is set there, also where updates of the kind are merged.
     ///
+    /// What is set there already, in the same name, is not written again: so the call may be repeated, and two that set the
+    /// same in the same name are both told that it is done.
+    ///
     /// # Errors
     ///
     /// As [`update`](Self::update).
@@ -522,21 +528,27 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
         if stored.is_empty() {
             return Err(self.not_found(path));
         }
-        let version = |stored: Stored| {
-            let Record { version, at, by, value } =
-                stored.map_err(|damaged| self.unreadable_because(path.as_str(), damaged))?;
-            let value =
-                value.map(|text| self.kind().decode(&text).map_err(|error| error.to_string()));
-            Ok(Version { version, at, by, value })
+        let version = |stored: Stored| match stored {
+            Ok(Record { version, at, by, value }) => {
+                let decode = |text: String| self.kind().decode(&text).map_err(|e| e.to_string());
+                Version { version, at, by, value: value.map(decode) }
+            }
+            Err(damaged) => Version {
+                version: 0,
+                at: SystemTime::UNIX_EPOCH,
+                by: String::new(),
+                value: Some(Err(damaged.to_string())),
+            },
         };
-        stored.into_iter().map(version).collect()
+        Ok(stored.into_iter().map(version).collect())
     }
 
     /// Sets what an older version was: anew, so that its number is larger than all others.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`] if that version is not kept or is a deletion; else as [`replace`](Self::replace).
+    /// [`Error::NotFound`] if nothing was ever set there; [`Error::InvalidArgument`] if that version is not kept or is a
+    /// deletion; else as [`replace`](Self::replace).
     ///
     /// # Cancel safety
     ///
@@ -574,6 +586,9 @@ impl<T: Clone + Serialize + Send + Sync + 'static> AttributesOf<T> {
         value: Option<&str>,
         expected: Expected,
     ) -> Result<(Option<u64>, Option<Stored>)> {
+        if expected == Expected::Version(0) {
+            return Err(Error::invalid("version", 0, "must be at least 1"));
+        }
         let write = Write { expected, ..Write::new(value, &self.0.all.0.by) };
         let written = self.store().write(self.kind().name(), path, write).await;
         if let Some(cache) = &self.0.found {

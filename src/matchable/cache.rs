@@ -11,6 +11,9 @@ use super::path::AttributePath;
 use super::watcher::{Generation, Watcher};
 use crate::error::{Error, Result};
 
+/// A connection that says nothing is asked whether it lives after this time.
+const LONGEST_SILENCE: Duration = Duration::from_secs(2);
+
 /// How look-ups are cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
@@ -20,7 +23,7 @@ pub struct CacheConfig {
 
 impl CacheConfig {
     /// No look-up that begins later than this after an update is answered with what was before. A change is heard of within
-    /// a round trip as a rule; this is for when it is not.
+    /// a round trip as a rule; this is for when it is not. Time in which the machine sleeps does not count.
     ///
     /// # Errors
     ///
@@ -34,9 +37,10 @@ impl CacheConfig {
         Ok(Self { max_staleness, capacity: 100_000 })
     }
 
-    /// So that a confirmation may fail twice before the cache is not sure any more.
+    /// So that a confirmation may fail twice before the cache is not sure any more, and that whoever waits for a change does
+    /// not wait long on a connection that died in silence.
     pub(super) fn confirm_every(&self) -> Duration {
-        self.max_staleness / 3
+        (self.max_staleness / 3).min(LONGEST_SILENCE)
     }
 
     /// The same for so many paths of each kind; 100 000 by default.
@@ -105,6 +109,7 @@ impl<V> Cache<V> {
     /// What was found so far counts no more.
     pub(super) fn forget_all(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
+        self.watcher.wake();
     }
 
     /// How often the answers may have changed so far, for [`changed_since`](Self::changed_since).

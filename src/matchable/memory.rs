@@ -85,6 +85,13 @@ impl AttributeStore for MemoryAttributeStore {
         let at = whole_millis(self.clock.now());
         {
             let mut kinds = self.kinds();
+            if value.is_none() && !kinds.contains_key(kind) {
+                // As everywhere, nothing comes to be by a deletion.
+                return Ok(match expected.is_met_by(None) {
+                    true => Written::Done { version: None, before: None },
+                    false => Written::Stale { found: None },
+                });
+            }
             let versions =
                 kinds.entry(kind.clone()).or_default().entry(path.as_str().to_owned()).or_default();
             let before = in_force(versions).cloned();
@@ -106,6 +113,11 @@ impl AttributeStore for MemoryAttributeStore {
                 let version = (last > 0).then_some(last);
                 return Ok(Written::Done { version, before: None });
             }
+            let is_written =
+                |record: &Record| (record.value.as_deref(), &*record.by) == (value, by.as_str());
+            if let Some(before) = before.clone().filter(is_written) {
+                return Ok(Written::Done { version: found, before: Some(Ok(before)) });
+            }
             let version = last + 1;
             let value = value.map(str::to_owned);
             versions.push_front(Record { version, at, by: by.as_str().to_owned(), value });
@@ -124,7 +136,9 @@ impl AttributeStore for MemoryAttributeStore {
         from: Option<&PageStart>,
         count: usize,
     ) -> Result<RecordsPage> {
-        let start = from.map_or(Bound::Unbounded, |PageStart(text)| Bound::Excluded(text.as_str()));
+        // What is no text comes after all that is, or begins like it.
+        let start = from.map(|start| String::from_utf8_lossy(start.as_bytes()));
+        let start = start.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         Ok(self.reading(kind, |table| {
             let listed = table.range::<str, _>((start, Bound::Unbounded));
             let mut listed = listed
@@ -134,7 +148,7 @@ impl AttributeStore for MemoryAttributeStore {
                 page.records
                     .extend(in_force(versions).map(|record| (text.clone(), Ok(record.clone()))));
             }
-            let last = page.records.last().map(|(text, _)| PageStart(text.clone()));
+            let last = page.records.last().map(|(text, _)| PageStart::after(text.as_str()));
             page.next = listed.next().and(last);
             page
         }))

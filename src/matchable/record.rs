@@ -16,10 +16,24 @@ pub struct Record {
     pub value: Option<String>,
 }
 
+impl Record {
+    /// A record of a store; without a value it is a deletion.
+    pub fn new(version: u64, at: SystemTime, by: impl Into<String>, value: Option<String>) -> Self {
+        Self { version, at, by: by.into(), value }
+    }
+}
+
 /// A record that cannot be read: somebody else wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not <version> <milliseconds> <who> <value>")]
-pub struct Damaged(pub(crate) String);
+pub struct Damaged(String);
+
+impl Damaged {
+    /// What is there instead, or the beginning of it.
+    pub fn new(found: impl Into<String>) -> Self {
+        Self(found.into())
+    }
+}
 
 /// What is found where a record should be.
 pub type Stored = Result<Record, Damaged>;

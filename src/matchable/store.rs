@@ -140,9 +140,21 @@ pub struct RecordsPage {
     pub next: Option<PageStart>,
 }
 
-/// Where a page of records begins: after this text of a path.
+/// Where a page of records begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageStart(pub(crate) String);
+pub struct PageStart(Vec<u8>);
+
+impl PageStart {
+    /// After this text of a path, which may be what somebody else wrote there and no text at all.
+    pub fn after(text: impl Into<Vec<u8>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 /// A place where attributes are kept. [`Attributes`](super::Attributes) is what one uses it through.
 ///
@@ -192,7 +204,7 @@ pub(crate) fn check_length(kind: &KindName, path: &AttributePath, value: &str) -
     }
 }
 
-/// The version of what was found, if it can be told. What is damaged has one that nobody can expect.
+/// The version of what was found, if it can be told. What is damaged has 0, which nobody can expect.
 pub(crate) fn version_of(stored: Option<&Stored>) -> Option<u64> {
     stored.map(|stored| stored.as_ref().map_or(0, |Record { version, .. }| *version))
 }

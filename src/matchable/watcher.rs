@@ -59,6 +59,11 @@ impl Watcher {
         self.listeners.notify_waiters();
     }
 
+    /// Lets whoever waits for a change look whether there is one.
+    pub(super) fn wake(&self) {
+        self.listeners.notify_waiters();
+    }
+
     /// Waits until a change is told after this call.
     pub(super) fn told(&self) -> impl Future<Output = ()> {
         self.listeners.notified()

@@ -15,7 +15,7 @@ use super::tracking;
 use crate::config::RedisConfig;
 use crate::error::Result;
 use crate::matchable::{
-    AttributePath, AttributeStore, Expected, Filter, KEPT_VERSIONS, KindName, PageStart,
+    AttributePath, AttributeStore, Damaged, Expected, Filter, KEPT_VERSIONS, KindName, PageStart,
     RecordsPage, Stored, Watch, Watcher, Write, Written,
 };
 
@@ -91,7 +91,7 @@ impl AttributeStore for RedisAttributeStore {
         };
         let texts = redis::from_redis_value::<Vec<Option<Vec<u8>>>>(reply)
             .map_err(|error| unexpected(operation, error))?;
-        let stored = |text: Vec<u8>| parse_attributes(&String::from_utf8_lossy(&text));
+        let stored = |text: Vec<u8>| parse_attributes(&text);
         Ok(texts.into_iter().map(|text| text.map(stored)).collect())
     }
 
@@ -145,7 +145,7 @@ impl AttributeStore for RedisAttributeStore {
         let reply = self.call(&keys, &call).await?;
         let wrong = unexpected(call.operation(), &reply);
         let mut fields = Fields::new(reply).ok_or(wrong)?;
-        Ok(std::iter::from_fn(|| Some(parse_attributes(&fields.any_text()?))).collect())
+        Ok(std::iter::from_fn(|| Some(parse_attributes(&fields.bytes()?))).collect())
     }
 
     async fn kinds(&self) -> Result<Vec<KindName>> {
@@ -168,52 +168,57 @@ impl AttributeStore for RedisAttributeStore {
 #[derive(Debug, PartialEq, Eq)]
 struct Range {
     own: String,
-    from: String,
+    from: Vec<u8>,
     to: String,
     domain: String,
 }
 
 impl Range {
     fn of(filter: &Filter, start: Option<&PageStart>) -> Self {
-        let start = start.map(|PageStart(text)| text.as_str());
+        let start = start.map(PageStart::as_bytes);
+        let after = |text: &[u8]| [b"(", text].concat();
         let (project, domain) = (filter.project_name(), filter.domain_name());
         let own = match (project, domain) {
             (Some(project), Some(domain)) => format!("{project}:{domain}"),
             (Some(project), None) => project.to_owned(),
             (None, domain) => {
-                let from = start.map_or_else(|| "-".to_owned(), |text| format!("({text}"));
+                let from = start.map_or_else(|| b"-".to_vec(), after);
                 let domain = domain.unwrap_or_default().to_owned();
                 return Self { own: String::new(), from, to: "+".to_owned(), domain };
             }
         };
         // Below it is what begins with its text and a `:`, which `;` follows.
-        let to = format!("({own};");
-        match start {
-            Some(text) if text != own => {
-                let from = format!("({text}");
-                Self { own: String::new(), from, to, domain: String::new() }
-            }
-            Some(_) => {
-                Self { from: format!("[{own}:"), own: String::new(), to, domain: String::new() }
-            }
-            None => Self { from: format!("[{own}:"), own, to, domain: String::new() },
-        }
+        let (below, to) = (format!("[{own}:").into_bytes(), format!("({own};"));
+        let (own, from) = match start {
+            None => (own, below),
+            Some(text) if text == own.as_bytes() => (String::new(), below),
+            Some(text) => (String::new(), after(text)),
+        };
+        Self { own, from, to, domain: String::new() }
     }
 }
 
 fn read_written(reply: Value) -> Option<Written> {
     let mut fields = Fields::new(reply)?;
     let version = fields.optional_number()?;
-    let before = Some(fields.any_text()?).filter(|text| !text.is_empty());
-    Some(Written::Done { version, before: before.map(|text| parse_attributes(&text)) })
+    let before = Some(fields.bytes()?).filter(|bytes| !bytes.is_empty());
+    Some(Written::Done { version, before: before.map(|bytes| parse_attributes(&bytes)) })
 }
 
 fn read_page(reply: Value) -> Option<RecordsPage> {
     let mut fields = Fields::new(reply)?;
-    let next = Some(fields.any_text()?).filter(|text| !text.is_empty()).map(PageStart);
+    let next = Some(fields.bytes()?).filter(|bytes| !bytes.is_empty()).map(PageStart::after);
     let mut page = RecordsPage { records: Vec::new(), next };
-    while let Some(path) = fields.any_text() {
-        page.records.push((path, parse_attributes(&fields.any_text()?)));
+    while let Some(path) = fields.bytes() {
+        let record = fields.bytes()?;
+        page.records.push(match String::from_utf8(path) {
+            Ok(path) => (path, parse_attributes(&record)),
+            // No path, whatever the record is.
+            Err(error) => {
+                let shown = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                (shown.clone(), Err(Damaged::new(shown)))
+            }
+        });
     }
     Some(page)
 }
@@ -225,10 +230,10 @@ mod tests {
     #[test]
     fn a_filter_is_a_range_of_paths() -> Result<()> {
         let range = |own: &str, from: &str, to: &str, domain: &str| {
-            let [own, from, to, domain] = [own, from, to, domain].map(str::to_owned);
-            Range { own, from, to, domain }
+            let [own, to, domain] = [own, to, domain].map(str::to_owned);
+            Range { own, from: from.as_bytes().to_vec(), to, domain }
         };
-        let after = |text: &str| PageStart(text.to_owned());
+        let after = |text: &str| PageStart::after(text);
         let project = Filter::ALL.project("p")?;
         let both = Filter::ALL.project("p")?.domain("d")?;
         let domain = Filter::ALL.domain("d")?;

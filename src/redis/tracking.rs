@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
-use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisResult, Value};
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError, RedisResult, Value};
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::Connections;
@@ -36,7 +37,9 @@ struct Tracker {
 }
 
 impl Tracker {
-    async fn run(self, first: MultiplexedConnection) {
+    async fn run(self, first: Tracked) {
+        // However this ends, nobody tells of changes then.
+        let _blind = Blind(Arc::clone(&self.watcher));
         let mut connection = Some(first);
         let mut delays = delays();
         loop {
@@ -54,8 +57,10 @@ impl Tracker {
         }
     }
 
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let told = Told { prefix: self.prefix, watcher: Arc::clone(&self.watcher) };
+    async fn connect(&self) -> RedisResult<Tracked> {
+        let lost = Arc::new(Notify::new());
+        let (prefix, watcher) = (self.prefix, Arc::clone(&self.watcher));
+        let told = Told { prefix, watcher, lost: Arc::clone(&lost) };
         let config = AsyncConnectionConfig::new().set_push_sender(told);
         let mut connection = self.connections.another(config).await?;
         let mut tracking = redis::cmd("CLIENT");
@@ -63,11 +68,11 @@ impl Tracker {
         self.connections.within(tracking.exec_async(&mut connection)).await?;
         // What was looked up before may have changed since.
         self.watcher.interrupted();
-        Ok(connection)
+        Ok(Tracked { connection, lost })
     }
 
     /// Confirms from time to time, until that fails.
-    async fn follow(&self, mut connection: MultiplexedConnection) -> redis::RedisError {
+    async fn follow(&self, Tracked { mut connection, lost }: Tracked) -> RedisError {
         loop {
             let sent = Instant::now();
             if let Err(error) =
@@ -76,7 +81,10 @@ impl Tracker {
                 return error;
             }
             self.watcher.confirmed(sent);
-            tokio::time::sleep(self.confirm_every).await;
+            tokio::select! {
+                () = tokio::time::sleep(self.confirm_every) => {}
+                () = lost.notified() => {}
+            }
         }
     }
 }
@@ -93,11 +101,28 @@ fn delays() -> impl Iterator<Item = Duration> {
     delays.build()
 }
 
+/// A connection that changes are told on.
+struct Tracked {
+    connection: MultiplexedConnection,
+    /// The connection noticed that it is lost.
+    lost: Arc<Notify>,
+}
+
+/// Lets a watcher know that it is told nothing any more.
+struct Blind(Arc<Watcher>);
+
+impl Drop for Blind {
+    fn drop(&mut self) {
+        self.0.interrupted();
+    }
+}
+
 /// Passes on what the server tells.
 #[derive(Clone, Debug)]
 struct Told {
     prefix: &'static str,
     watcher: Arc<Watcher>,
+    lost: Arc<Notify>,
 }
 
 impl AsyncPushSender for Told {
@@ -114,7 +139,10 @@ impl AsyncPushSender for Told {
             }
             // All keys, when the database is flushed.
             (PushKind::Invalidate, _) => self.watcher.all_changed(),
-            (PushKind::Disconnection, _) => self.watcher.interrupted(),
+            (PushKind::Disconnection, _) => {
+                self.watcher.interrupted();
+                self.lost.notify_one();
+            }
             _ => {}
         }
         Ok(())

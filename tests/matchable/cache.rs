@@ -99,6 +99,38 @@ async fn a_process_sees_its_own_writes_at_once() {
     }
 }
 
+#[tokio::test]
+async fn after_a_connection_is_lost_changes_are_told_again_at_once() {
+    let f = redis().await;
+    let writer = f.of();
+    set(&writer, "p", 1).await;
+    let reader = cached(connect(&f.url()).await, LONG).await;
+    until(&reader, "p", Some(1)).await;
+    redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal"]).exec(&mut f.raw()).unwrap();
+    redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).exec(&mut f.raw()).unwrap();
+    for value in 2..6 {
+        while writer.update(&at("p"), priority(value), Expected::Any).await.is_err() {}
+        until(&reader, "p", Some(value)).await;
+    }
+}
+
+#[test]
+fn a_watch_whose_runtime_ended_makes_the_cache_unsure() {
+    let server = Server::start();
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let (of_watch, lasting) = (runtime(), runtime());
+    let store = lasting.block_on(connect(&server.url()));
+    let writer = Attributes::new(Arc::clone(&store), holder("writer")).of();
+    lasting.block_on(set(&writer, "p", 1));
+    let reader = of_watch.block_on(cached(store, LONG));
+    lasting.block_on(until(&reader, "p", Some(1)));
+    drop(of_watch);
+    lasting.block_on(async {
+        let found = reader.get_resource(&at("p")).await.unwrap();
+        assert_eq!(found.answered_by, AnsweredBy::Store);
+    });
+}
+
 /// A store behind a gate, whose calls end soon when that is shut.
 async fn impatient(gate: &Gate) -> Arc<dyn AttributeStore> {
     let mut config = Config::redis_at(gate.url()).unwrap();

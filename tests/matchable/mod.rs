@@ -102,6 +102,11 @@ pub(crate) fn holder(name: &str) -> Holder {
 }
 
 impl Fixture {
+    /// Address of the server.
+    pub(crate) fn url(&self) -> String {
+        self.server.as_ref().unwrap().url()
+    }
+
     /// Nothing is stored any more.
     pub(crate) fn empty(&mut self) {
         match &self.server {

@@ -8,13 +8,14 @@ use tokenpool::matchable::{
     ResourceConstraints,
 };
 use tokenpool::{
-    Acquired, AllocationStatus, AllocationToken, Backend, Claim, Error, ExecutionId, Limit,
-    Manager, MemoryBackend, Outcome, PluginId, PoolName, PoolRules, Priority, Registrar,
-    ResourceConstraintsSpec, ResourceManager as _, ResourceNamespace, ResourceRegistrar as _,
-    TaskResourceManager, TicketRequest, Turn, Wait,
+    Acquired, AllocationStatus, AllocationToken, Backend, Claim, Config, Error, ExecutionId, Limit,
+    Manager, MemoryBackend, NoopBackend, Outcome, PluginId, PoolName, PoolRules, Priority,
+    Registrar, ResourceConstraintsSpec, ResourceManager as _, ResourceNamespace,
+    ResourceRegistrar as _, TaskResourceManager, TicketRequest, Turn, Wait,
 };
 
-use super::{Fixture, at, holder};
+use super::{Fixture, at, holder, memory};
+use crate::support::server::Server;
 use crate::support::{FREE, caps, claim, connect, lease, token};
 
 macro_rules! suite {
@@ -81,6 +82,10 @@ impl World {
             Some(server) => connect(&server.url()).await,
             None => Arc::new(MemoryBackend::new()),
         };
+        Self::of(backend, fixture).await
+    }
+
+    async fn of(backend: Arc<dyn Backend>, fixture: Fixture) -> Self {
         let registrar = Registrar::new(Arc::clone(&backend));
         let plugin = registrar.for_plugin(PluginId::new(HIVE).unwrap());
         plugin.register_resource_quota(&namespace(), 10).unwrap();
@@ -338,4 +343,72 @@ async fn a_rule_that_cannot_be_read_is_an_error_and_no_free_pass(w: World) {
         error.to_string(),
         "RESOURCE_CONSTRAINTS of p cannot be read: invalid cap \"-4\": must not be negative; 0 closes the scope"
     );
+}
+
+/// A world whose pool is on a server of its own, which knows nothing of attributes.
+async fn apart(server: &Server) -> World {
+    let mut config = Config::redis_at(server.url()).unwrap();
+    config.redis.command_timeout = Duration::from_millis(500);
+    World::of(config.open().await.unwrap(), memory().await).await
+}
+
+#[tokio::test]
+async fn a_cap_that_changed_while_the_server_was_away_holds_when_it_is_back() {
+    let mut server = Server::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let w = apart(&server).await;
+    w.rule("p", &[capped("hive:*", Some(1), None)]).await;
+    w.claim("p/d/e", "held", FREE).await.granted().unwrap();
+    let waiting = w.wait("p/d/e", "waits").await;
+    server.kill();
+    w.rule("p", &[capped("hive:*", Some(2), None)]).await;
+    // Until the waiter has asked in vain: what comes first in time is not known to anybody outside.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    server.restart();
+    let done = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it goes on");
+    assert!(matches!(done.unwrap(), Ok(Acquired::Granted(_))));
+}
+
+#[tokio::test]
+async fn weights_are_given_where_the_pool_was_lost_and_are_no_reason_to_fail() {
+    let server = Server::start();
+    let w = apart(&server).await;
+    let weighted = PoolConstraints { weight: Some(5), ..capped("hive:*", Some(1), None) };
+    w.rule("p", &[weighted]).await;
+    ::redis::cmd("FLUSHALL").exec(&mut server.raw()).unwrap();
+    let task = w.task("p/d/e");
+    let guard = task.acquire(&namespace(), token("1"), FREE).await.unwrap();
+    let weights = w.backend.usage(&pool()).await.unwrap().weights;
+    assert_eq!(weights["p"].get(), 5);
+    guard.release().await.unwrap();
+    // A backend without queues has no weights.
+    let noop = Registrar::new(Arc::new(NoopBackend::new())).build().await.unwrap();
+    let execution = ExecutionId::new("p", "d", "e").unwrap();
+    let task = noop.for_execution(PluginId::new(HIVE).unwrap(), execution);
+    let task = task.with_rules(w.rules.clone());
+    let guard = task.acquire(&namespace(), token("1"), FREE).await.unwrap();
+    guard.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_weight_is_given_again_when_another_process_gave_another_meanwhile() {
+    let w = World::on(memory().await).await;
+    let other = World::rules(Arc::clone(&w.fixture.store)).await;
+    let acquire = async |rules: &PoolRules, weight: i64| {
+        let weighted = PoolConstraints { weight: Some(weight), ..capped("hive:*", Some(1), None) };
+        w.rule("p", &[weighted]).await;
+        let execution = ExecutionId::new("p", "d", "e").unwrap();
+        let task = w.manager.for_execution(PluginId::new(HIVE).unwrap(), execution);
+        let task = task.with_rules(rules.clone());
+        let guard = task.acquire(&namespace(), token("t"), FREE).await.unwrap();
+        guard.release().await.unwrap();
+        w.backend.usage(&pool()).await.unwrap().weights["p"].get()
+    };
+    assert_eq!(acquire(&other, 5).await, 5);
+    assert_eq!(acquire(&w.rules, 7).await, 7);
+    assert_eq!(acquire(&other, 5).await, 5);
+    // Ruled no more, it is what it is without a rule.
+    w.set.delete(&at("p"), Expected::Any).await.unwrap();
+    let task = w.task("p/d/e");
+    task.acquire(&namespace(), token("t"), FREE).await.unwrap().release().await.unwrap();
+    assert_eq!(w.backend.usage(&pool()).await.unwrap().weights["p"].get(), 1);
 }

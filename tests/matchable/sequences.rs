@@ -110,7 +110,10 @@ impl Oracle {
                 };
             return is_repeated.then_some(versions.len() as u64);
         }
-        if value.is_some() || versions.last().is_some_and(Option::is_some) {
+        // What is there already is not written again.
+        let is_there = value.is_some() && versions.last() == Some(&value);
+        let is_gone = value.is_none() && versions.last().is_none_or(Option::is_none);
+        if !is_there && !is_gone {
             versions.push(value);
         }
         Some(versions.len() as u64)

@@ -155,6 +155,9 @@ async fn a_repeated_write_is_done_once(f: Fixture) {
     for _ in 0..2 {
         assert_eq!(done(write(Some("1"), Expected::Absent).await), (Some(4), None));
     }
+    // Nor is what is there already, in the same name.
+    assert_eq!(done(write(Some("1"), Expected::Any).await), (Some(4), Some("1".to_owned())));
+    assert_eq!(done(write(Some("1"), Expected::Version(4)).await).0, Some(4));
     // Others, and other values, are somebody else's writes.
     assert_eq!(write(Some("2"), Expected::Absent).await, Written::Stale { found: Some(4) });
     let other = holder("bob");
@@ -337,7 +340,7 @@ async fn what_a_path_may_hold_is_found_under_it_alone(f: Fixture) {
         "*:d",
     ];
     for (value, path) in (0..).zip(awkward) {
-        set(&all, path, value).await;
+        set(&all, path, value + 1).await;
         set(&all, path, value).await;
     }
     for (value, path) in (0..).zip(awkward) {

@@ -158,6 +158,52 @@ async fn what_cannot_be_read_is_named_and_hides_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_damaged_record_has_a_history_and_can_be_restored() {
+    let f = redis().await;
+    let all = f.of::<WorkflowPriority>();
+    set(&all, "p", 1).await;
+    set(&all, "p", 2).await;
+    // No version: none, too long, with a zero before it; no text.
+    for damage in [&b"garbage"[..], b"18446744073709551616 1 a {}", b"07 1 a {}", b"3 1 a \"\xff\""]
+    {
+        f.raw().hset::<_, _, _, ()>(RECORDS, "p", damage).unwrap();
+        let versions = all.history(&at("p")).await.unwrap();
+        assert_eq!(versions[0].version, 0);
+        assert!(matches!(versions[0].value, Some(Err(_))), "{versions:?}");
+        let error = all.get_resource(&at("p")).await.unwrap_err();
+        assert_eq!(error.code(), Code::Internal, "{error}");
+        all.restore(&at("p"), 1, Expected::Any).await.unwrap();
+        assert_eq!(all.get_exact(&at("p")).await.unwrap().value, priority(1));
+    }
+    let error = all.delete(&at("p"), Expected::Version(0)).await.unwrap_err();
+    assert_eq!(error.to_string(), "invalid version \"0\": must be at least 1");
+}
+
+#[tokio::test]
+async fn paths_that_are_no_text_are_listed_once_each() {
+    let f = redis().await;
+    let all = f.of::<WorkflowPriority>();
+    let texts = [&b"p"[..], b"\x80", "é".as_bytes(), b"\xf0", b"\xff\xfe"];
+    for text in texts {
+        f.raw().zadd::<_, _, _, ()>(PATHS, text, 0).unwrap();
+        f.raw().hset::<_, _, _, ()>(RECORDS, text, "1 1 a {\"priority\":1}").unwrap();
+    }
+    for count in 1..7 {
+        let (mut listed, mut next) = ([0, 0], None);
+        for _ in 0..=texts.len() {
+            let page = all.list(&Filter::ALL, next.as_ref(), count).await.unwrap();
+            listed[0] += page.found.len();
+            listed[1] += page.unreadable.len();
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        assert_eq!((listed, next), ([2, 3], None), "{count} to a page");
+    }
+}
+
+#[tokio::test]
 async fn somebody_elses_data_under_a_key_is_named_and_left_alone() {
     for (key, expected) in [(RECORDS, "hash"), (PATHS, "zset"), (HISTORY, "hash")] {
         let f = redis().await;
