@@ -64,9 +64,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct PoolRules {
     attributes: AttributesOf<ResourceConstraints>,
-    /// Weights that this process has given to projects, and the versions of the rules that said so.
-    weights: Arc<Mutex<HashMap<(PoolName, String), (Weight, u64)>>>,
+    weights: Arc<Mutex<Weights>>,
 }
+
+/// Weights that this process has given to projects in pools, and the versions of the rules that said so.
+type Weights = HashMap<(PoolName, String), (Weight, u64)>;
 
 /// What the rules say of one execution's claims in one pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

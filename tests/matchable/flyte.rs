@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokenpool::matchable::{
-    AttributePath, Attributes, ClusterAssignment, ClusterResourceAttributes, ExecutionClusterLabel,
-    ExecutionQueueAttributes, Expected, FlyteAttributes, Kind, KindName, Labels,
-    MatchingAttributes, PluginOverride, PluginOverrides, ProjectAttributes,
+    Annotations, AttributePath, Attributes, ClusterAssignment, ClusterResourceAttributes,
+    ExecutionClusterLabel, ExecutionQueueAttributes, Expected, FlyteAttributes, Identity, Kind,
+    KindName, Labels, MatchingAttributes, PluginOverride, PluginOverrides, ProjectAttributes,
     ProjectDomainAttributes, ProjectState, Projects, QualityOfService, QualityOfServiceTier,
     RawOutputDataConfig, ResourceRequest, SecurityContext, TaskResourceAttributes,
     TaskResourceSpec, WorkflowAttributes, WorkflowExecutionConfig,
@@ -443,16 +443,44 @@ async fn requests_about_workflows_are_checked_in_order(f: Fixture) {
     refused(update(["p", "", "w"]).await, "domain [] is unrecognized by system");
     refused(update(["p", "development", ""]).await, "missing name");
     update(["p", "development", "w"]).await.unwrap();
-    refused(s.get_workflow_attributes("", "development", "w", QUEUE).await, unknown);
-    refused(s.get_workflow_attributes("p", "development", "", QUEUE).await, "missing name");
-    refused(s.delete_workflow_attributes("p", "development", "", QUEUE).await, "missing name");
-    s.delete_workflow_attributes("p", "development", "w", QUEUE).await.unwrap();
+    let no_domain = "domain [] is unrecognized by system";
+    let get = |project, domain, name| s.get_workflow_attributes(project, domain, name, QUEUE);
+    refused(get("", "development", "w").await, unknown);
+    refused(get("p", "", "w").await, no_domain);
+    refused(get("p", "development", "").await, "missing name");
+    let found = get("p", "development", "w").await.unwrap();
+    assert_eq!(found, of_workflow(["p", "development", "w"], tags(&["x"])).unwrap());
+    let delete = |project, domain, name| s.delete_workflow_attributes(project, domain, name, QUEUE);
+    refused(delete("", "development", "w").await, unknown);
+    refused(delete("p", "", "w").await, no_domain);
+    refused(delete("p", "development", "").await, "missing name");
+    delete("p", "development", "w").await.unwrap();
 }
 
 async fn a_project_without_config_gets_the_servers(f: Fixture) {
     let label = |key: &str| Labels { values: BTreeMap::from([(key.to_owned(), "v".to_owned())]) };
+    let identity = |k8s_service_account: &str, iam_role: &str| {
+        let run_as = Identity {
+            k8s_service_account: k8s_service_account.to_owned(),
+            iam_role: iam_role.to_owned(),
+            ..Default::default()
+        };
+        Some(SecurityContext { run_as: Some(run_as), ..Default::default() })
+    };
+    // What else a server may be configured with: a role, or an annotation.
+    let parallel = WorkflowExecutionConfig { max_parallelism: 3, ..Default::default() };
+    let note = Annotations { values: label("note").values };
+    for other in [
+        WorkflowExecutionConfig { security_context: identity("", "role"), ..parallel.clone() },
+        WorkflowExecutionConfig { annotations: note, ..parallel.clone() },
+    ] {
+        let s = service(&f).with_execution_defaults(other.clone());
+        let found = s.get_project_attributes("p", CONFIG).await.unwrap();
+        assert_eq!(found.matching_attributes, Some(other.into()));
+    }
     let server = WorkflowExecutionConfig {
         max_parallelism: 3,
+        security_context: identity("account", ""),
         labels: label("server"),
         raw_output_data_config: RawOutputDataConfig {
             output_location_prefix: "s3://server".to_owned(),
@@ -601,10 +629,7 @@ async fn the_config_of_a_project_domain_is_not_skipped_by_that_of_a_workflow(f: 
     set(&f, "p:d", WorkflowExecutionConfig { interruptible: Some(false), ..labelled("domain") })
         .await;
     let account = SecurityContext {
-        run_as: Some(tokenpool::matchable::Identity {
-            k8s_service_account: "batch".to_owned(),
-            ..Default::default()
-        }),
+        run_as: Some(Identity { k8s_service_account: "batch".to_owned(), ..Default::default() }),
         ..Default::default()
     };
     set(
@@ -634,4 +659,26 @@ async fn bytes_of_another_kind_are_an_internal_error(f: Fixture) {
     // In a listing it hides nothing else.
     s.update_project_attributes(of_project("q", tags(&["x"]))).await.unwrap();
     assert_eq!(s.list_matchable_attributes(QUEUE).await.unwrap().len(), 1);
+}
+
+/// A repository's error is the answer's, and an update that merges is no exception.
+#[tokio::test]
+async fn errors_of_the_store_pass_through() {
+    let server = crate::support::server::Server::start();
+    let store = super::connect(&server.url()).await;
+    let s = FlyteAttributes::new(&Attributes::new(store, holder("flyteadmin")));
+    drop(server);
+    let results = [
+        s.update_project_attributes(of_project("p", tags(&["x"]))).await,
+        s.update_project_attributes(of_project("p", plugins(&[("python", "a")]))).await,
+        s.get_project_attributes("p", QUEUE).await.map(drop),
+        s.get_resource(&request(["p", "d", "w", ""], QUEUE)).await.map(drop),
+        s.list_matchable_attributes(QUEUE).await.map(drop),
+        s.delete_project_attributes("p", QUEUE).await,
+    ];
+    for result in results {
+        let error = result.unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable, "{error}");
+        assert!(error.is_retryable());
+    }
 }

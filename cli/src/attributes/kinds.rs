@@ -13,7 +13,8 @@ use tokenpool::matchable::{
 use crate::args::{Args, DeleteAttributes, GetAttributes, UpdateAttributes};
 
 /// What flytectl's users append to the name of some kinds, or leave out.
-const ENDINGS: [&str; 3] = ["s", "-attribute", "-attributes"];
+const ENDINGS: [&str; 3] = ["s", SHOWN_ENDING, "-attributes"];
+const SHOWN_ENDING: &str = "-attribute";
 
 /// Kinds in the order of their names.
 #[derive(Debug)]
@@ -136,7 +137,10 @@ fn commands() -> BTreeSet<String> {
 
 fn command(kind: &Kind<Value>) -> Command {
     let mut names = names(kind.name()).into_iter();
-    Command::new(names.next().unwrap_or_default()).visible_aliases(names)
+    let command = Command::new(names.next().unwrap_or_default());
+    // All are known, and help shows flytectl's own.
+    let (shown, others): (Vec<_>, Vec<_>) = names.partition(|name| name.ends_with(SHOWN_ENDING));
+    command.visible_aliases(shown).aliases(others)
 }
 
 fn get_command(kind: &Kind<Value>) -> Command {

@@ -238,12 +238,12 @@ fn kinds_are_in_help_completions_and_suggestions() {
     for verb in ["get", "update", "delete"] {
         let help = attributes.tokenpool(&format!("{verb} --help")).exits_with(0).stdout;
         assert!(
-            help.contains("\n  task-resource ") && help.contains("task-resource-attributes"),
+            help.contains("\n  task-resource ") && help.contains("task-resource-attribute"),
             "{help}"
         );
     }
     let script = attributes.tokenpool("completions bash").exits_with(0).stdout;
-    assert!(script.contains("task-resource") && script.contains("plugin-overrides"));
+    assert!(script.contains("task-resource") && script.contains("plugin-override"));
     let run = attributes.tokenpool("get task-resuorce").exits_with(2);
     assert!(run.stderr.contains("task-resource"), "{run:?}");
 }
