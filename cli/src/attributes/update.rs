@@ -100,7 +100,8 @@ async fn restore(
     let before = Before::read(&all, kind, &path).await?;
     let versions = attributes.history(&path).await?;
     let kept = || {
-        let kept = versions.iter().filter(|kept| kept.value.is_some());
+        // A damaged record has no version.
+        let kept = versions.iter().filter(|kept| kept.value.is_some() && kept.version > 0);
         kept.map(|kept| kept.version.to_string()).collect::<Vec<_>>().join(", ")
     };
     let wanted = versions.iter().find(|kept| kept.version == version);
