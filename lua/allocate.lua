@@ -171,8 +171,7 @@ if ticket ~= '-' then
 end
 if filed then
   lasts(member, millis + ticket)
-  file(member, units, rank, project_cap, domain_cap, since, channel, holder, execution)
-  open(project_name, domain_name)
+  refile(member, units, rank, project_name, domain_name, project_cap, domain_cap, since, priority, channel, holder, execution)
   return turn()
 end
 

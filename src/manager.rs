@@ -14,7 +14,7 @@ use crate::backend::Backend;
 use crate::claim::{Claim, Claimant, Joint};
 use crate::error::Result;
 use crate::execution::ExecutionId;
-use crate::keeper::{Held, Keeper, Patience, Request};
+use crate::keeper::{Held, Keeper, Patience, Request, Terms};
 use crate::lock::Locks;
 use crate::name::{AllocationToken, Holder, PluginId, PoolName, ResourceNamespace};
 use crate::outcome::{AllocationStatus, Grant, JointOutcome, Outcome, Released};
@@ -245,19 +245,19 @@ impl Manager {
         self.keeper()?.acquire(self.request(execution, joint, wait)?).await
     }
 
-    /// As [`acquire`](Self::acquire), under caps that may change while the claim waits.
+    /// As [`acquire`](Self::acquire), under terms that may change while the claim waits.
     pub(crate) async fn acquire_under(
         &self,
-        caps: watch::Receiver<ResourceConstraintsSpec>,
+        terms: watch::Receiver<Terms>,
         pool: &PoolName,
         execution: &ExecutionId,
         claim: Claim,
         wait: Wait,
     ) -> Result<Acquired> {
-        let constraints = *caps.borrow();
+        let constraints = terms.borrow().constraints;
         let joint = Joint { pool: pool.clone(), claim, constraints };
         let request = self.request(execution, joint, wait)?;
-        self.keeper()?.acquire(Request { caps: Some(caps), ..request }).await
+        self.keeper()?.acquire(Request { changing: Some(terms), ..request }).await
     }
 
     /// Claims units without waiting for them, and answers with their guard.
@@ -368,8 +368,8 @@ impl Manager {
         Ok(Request {
             execution: execution.clone(),
             joint,
-            caps: None,
             priority: wait.priority(),
+            changing: None,
             patience: Patience::Until(wait.deadline().map(Into::into)),
         })
     }

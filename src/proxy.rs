@@ -12,6 +12,7 @@ use crate::amount::ResourceConstraintsSpec;
 use crate::claim::Claim;
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
+use crate::keeper::Terms;
 use crate::manager::{Manager, ResourceManager};
 use crate::name::{AllocationToken, PluginId, PoolName, ResourceNamespace};
 use crate::outcome::{AllocationStatus, Outcome, Released};
@@ -70,8 +71,7 @@ impl TaskResourceManager {
     /// The same view, in which claims that bring no cap, lease or priority of their own get what the rules say; a priority
     /// of 0 is none.
     ///
-    /// Caps and weights that change while a claim waits hold for it at once; priority and lease are those of the moment when
-    /// it was made. What is held keeps what it was granted under.
+    /// Rules that change while a claim waits hold for it at once; what is held keeps what it was granted under.
     #[must_use]
     pub fn with_rules(self, rules: PoolRules) -> Self {
         Self { rules: Some(rules), ..self }
@@ -226,11 +226,10 @@ impl TaskResourceManager {
         let (manager, execution) = (&self.manager, &self.execution);
         let rule = rules.rule(pool, execution).await?;
         rules.weigh(&rule, manager, pool, execution).await;
-        let wait = wait.with_priority(rule.prioritized(wait.priority()));
-        let claim = rule.leased_one(claim);
-        let (sender, caps) = watch::channel(rule.caps(own));
+        let own = Terms { constraints: own, lease: claim.lease, priority: wait.priority() };
+        let (sender, terms) = watch::channel(rule.terms(own));
         tokio::select! {
-            acquired = manager.acquire_under(caps, pool, execution, claim, wait) => acquired,
+            acquired = manager.acquire_under(terms, pool, execution, claim, wait) => acquired,
             never = rules.follow(manager, pool, execution, own, sender) => match never {},
         }
     }

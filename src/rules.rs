@@ -13,6 +13,7 @@ use crate::amount::{Lease, ResourceConstraint, ResourceConstraintsSpec};
 use crate::claim::Claim;
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
+use crate::keeper::Terms;
 use crate::manager::Manager;
 use crate::matchable::{
     AttributePath, Attributes, AttributesOf, Kind, Level, MatchableResource as _, PoolConstraints,
@@ -164,25 +165,25 @@ impl PoolRules {
         }
     }
 
-    /// Tells the caps of a waiting claim whenever they change, and keeps its project's weight; never ends.
+    /// Tells the terms of a waiting claim whenever they change, and keeps its project's weight; never ends.
     pub(crate) async fn follow(
         &self,
         manager: &Manager,
         pool: &PoolName,
         execution: &ExecutionId,
-        own: ResourceConstraintsSpec,
-        caps: watch::Sender<ResourceConstraintsSpec>,
+        own: Terms,
+        terms: watch::Sender<Terms>,
     ) -> Infallible {
         loop {
             let changed = self.attributes.changed();
             match self.rule(pool, execution).await {
                 Ok(rule) => {
-                    let now = rule.caps(own);
-                    caps.send_if_modified(|caps| std::mem::replace(caps, now) != now);
+                    let now = rule.terms(own);
+                    terms.send_if_modified(|terms| std::mem::replace(terms, now) != now);
                     self.weigh(&rule, manager, pool, execution).await;
                 }
                 Err(error) => {
-                    tracing::warn!(%pool, %error, "the caps of a waiting claim stay as they are");
+                    tracing::warn!(%pool, %error, "the terms of a waiting claim stay as they are");
                 }
             }
             tokio::select! {
@@ -228,6 +229,15 @@ impl PoolRule {
         ResourceConstraintsSpec {
             project_scope_resource_constraint: project.or(ruled(&self.project_cap)),
             namespace_scope_resource_constraint: namespace.or(ruled(&self.namespace_cap)),
+        }
+    }
+
+    /// The terms of a claim that waits and brings these of its own.
+    pub(crate) fn terms(&self, own: Terms) -> Terms {
+        Terms {
+            constraints: self.caps(own.constraints),
+            lease: own.lease.or(self.lease.as_ref().map(|lease| lease.value)),
+            priority: self.prioritized(own.priority),
         }
     }
 

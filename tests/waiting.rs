@@ -70,6 +70,7 @@ macro_rules! every_backend {
 every_backend! {
     a_batch_of_claims_waits_behind_tickets,
     a_claim_of_a_held_token_gives_it_its_own_lease_or_none,
+    a_claim_repeated_with_another_priority_stands_where_it_would_have_stood,
     a_dead_ticket_is_skipped,
     a_domain_at_its_cap_lets_other_domains_of_its_project_pass,
     a_grant_handed_to_a_dead_waiter_goes_on_to_the_next,
@@ -543,6 +544,31 @@ async fn priority_order_grants_the_more_urgent_first_and_ages(w: World) {
         "q:d:b-just-lower",
     ];
     assert_eq!(order, expected);
+    pool.assert_clean().await;
+}
+
+async fn a_claim_repeated_with_another_priority_stands_where_it_would_have_stood(w: World) {
+    let pool = w.pool(1).await;
+    pool.order(Order::Priority).await;
+    pool.claim(A, "held").await.granted().unwrap();
+    let ask = async |path: &str, name: &str, priority| {
+        waiting(pool.wait(path, name, 1, FREE, &urgent(priority)).await).position
+    };
+    for (path, name) in [(A, "1"), (B, "2"), (A, "3"), (B, "4")] {
+        ask(path, name, 3).await;
+        w.pass(10);
+    }
+    // Behind one that came later, before one that came earlier, and where it was.
+    assert_eq!((ask(A, "1", 2).await, ask(B, "4", 9).await), (4, 1));
+    assert_eq!((ask(A, "3", 3).await, ask(B, "4", 3).await), (3, 3));
+    assert_eq!((ask(A, "1", 3).await, ask(B, "2", 3).await), (1, 2));
+    pool.assert_clean().await;
+    ask(A, "3", 4).await;
+    // In another order the ranks stay, whatever is asked for.
+    pool.order(Order::Fifo).await;
+    assert_eq!((ask(A, "3", 0).await, ask(A, "1", 9).await), (1, 2));
+    let order = pool.grants_in_order((A, "held")).await;
+    assert_eq!(order, ["p:d:a-3", "p:d:a-1", "q:d:b-2", "q:d:b-4"]);
     pool.assert_clean().await;
 }
 

@@ -255,12 +255,14 @@ local function file(member, units, rank, project_cap, domain_cap, since, channel
     .. channel .. ' ' .. holder .. ' ' .. execution)
 end
 
--- Gives a new ticket its place.
-local function enqueue(member, units, project, domain, project_cap, domain_cap, priority, channel, holder, execution)
-  local number = math.max(now[1] * 1000000 + now[2], (call('HGET', usage, 'ticket') or 0) + 1)
-  call('HSET', usage, 'ticket', text(number))
-  local rank = string.format('%016.0f', order == 'priority' and number - priority * LEVEL or number)
-  file(member, units, rank, project_cap, domain_cap, now[1], channel, holder, execution)
+-- The rank of a ticket that was given a number.
+local function rank_of(number, priority)
+  return string.format('%016.0f', order == 'priority' and number - priority * LEVEL or number)
+end
+
+-- Puts a ticket into the queue.
+local function line_up(member, units, rank, project, domain, project_cap, domain_cap, since, channel, holder, execution)
+  file(member, units, rank, project_cap, domain_cap, since, channel, holder, execution)
   call('HINCRBY', usage, 'tickets', 1)
   call('ZADD', queue, rank, member)
   local line = project .. ':' .. domain
@@ -271,4 +273,30 @@ local function enqueue(member, units, project, domain, project_cap, domain_cap, 
     if was_first then call('ZREM', lines, project .. ' ' .. was_first .. ' ' .. domain) end
     open(project, domain)
   end
+end
+
+-- Gives a new ticket its place.
+local function enqueue(member, units, project, domain, project_cap, domain_cap, priority, channel, holder, execution)
+  local number = math.max(now[1] * 1000000 + now[2], (call('HGET', usage, 'ticket') or 0) + 1)
+  call('HSET', usage, 'ticket', text(number))
+  local rank = rank_of(number, priority)
+  line_up(member, units, rank, project, domain, project_cap, domain_cap, now[1], channel, holder, execution)
+end
+
+-- Takes over what a repeated claim brings. The ticket keeps its place; in the order of priority, the one that it would have
+-- had if it had been filed with this priority.
+local function refile(member, units, rank, project, domain, project_cap, domain_cap, since, priority, channel, holder, execution)
+  local moved = rank
+  if order == 'priority' then
+    -- Its second less its rank is what its priority was worth, but for the part of a second.
+    local before = math.floor((since * 1000000 - rank) / LEVEL + 0.5)
+    moved = rank_of(rank + before * LEVEL, priority)
+  end
+  if moved == rank then
+    file(member, units, rank, project_cap, domain_cap, since, channel, holder, execution)
+  else
+    dequeue(member, rank, project, domain)
+    line_up(member, units, moved, project, domain, project_cap, domain_cap, since, channel, holder, execution)
+  end
+  open(project, domain)
 end

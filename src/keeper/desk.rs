@@ -427,11 +427,12 @@ impl Desk {
             self.release_later(held);
             return Err(gone("acquire"));
         };
-        let leased = request.joint.claim.lease.zip(term);
+        let terms = request.terms();
+        let leased = terms.lease.zip(term);
         let kept = leased.filter(|_| self.registered.backend().keeps_grants()).map(|leased| {
             let (lease, term) = leased;
             let (sender, fate) = watch::channel(Fate { lost: false, number: held.number });
-            let (units, constraints) = (grant.units, request.constraints());
+            let (units, constraints) = (grant.units, terms.constraints);
             let grip = Grip { units, constraints, fate: sender };
             let entry = self.insert(Entry::grant(held.clone(), lease, term, grip));
             Kept { entry, fate }

@@ -41,10 +41,18 @@ pub(crate) struct Keeper {
 pub(crate) struct Request {
     pub(crate) execution: ExecutionId,
     pub(crate) joint: Joint,
-    /// The caps instead of the claim's, if they may change while it waits.
-    pub(crate) caps: Option<watch::Receiver<ResourceConstraintsSpec>>,
     pub(crate) priority: Priority,
+    /// Terms instead of the claim's own, if they may change while it waits.
+    pub(crate) changing: Option<watch::Receiver<Terms>>,
     pub(crate) patience: Patience,
+}
+
+/// Under what a claim waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) constraints: ResourceConstraintsSpec,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) priority: Priority,
 }
 
 /// How long a claim waits.
@@ -202,15 +210,22 @@ impl Held {
 }
 
 impl Request {
-    /// The caps now.
-    fn constraints(&self) -> ResourceConstraintsSpec {
-        self.caps.as_ref().map_or(self.joint.constraints, |caps| *caps.borrow())
+    /// The terms now.
+    fn terms(&self) -> Terms {
+        match &self.changing {
+            Some(terms) => *terms.borrow(),
+            None => Terms {
+                constraints: self.joint.constraints,
+                lease: self.joint.claim.lease,
+                priority: self.priority,
+            },
+        }
     }
 
-    /// Waits until the caps are others than these.
-    async fn capped_otherwise(&self, than: ResourceConstraintsSpec) {
-        if let Some(mut caps) = self.caps.clone()
-            && caps.wait_for(|caps| *caps != than).await.is_ok()
+    /// Waits until the terms are others than these.
+    async fn other_terms(&self, than: Terms) {
+        if let Some(mut terms) = self.changing.clone()
+            && terms.wait_for(|terms| *terms != than).await.is_ok()
         {
             return;
         }
@@ -220,7 +235,7 @@ impl Request {
 
     /// The time of its lease, granted by a call sent at `asked`.
     fn term(&self, asked: Instant) -> Option<Term> {
-        self.joint.claim.lease.map(|lease| Term::new(asked, lease, third(lease)))
+        self.terms().lease.map(|lease| Term::new(asked, lease, third(lease)))
     }
 
     fn held(&self) -> Held {

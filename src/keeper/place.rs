@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
 use super::renewals::{Call, Entry, Id, Term};
-use super::{Patience, Request, gone};
-use crate::amount::{Lease, ResourceConstraintsSpec};
+use super::{Patience, Request, Terms, gone};
+use crate::amount::Lease;
 use crate::claim::{Claim, Joint};
 use crate::error::Result;
 use crate::outcome::{FencingNumber, Grant, Outcome, Refusal};
@@ -53,9 +53,9 @@ impl<'a> Place<'a> {
     pub(super) async fn wait(&mut self, cancelled: &CancellationToken) -> Result<End> {
         let mut last = None;
         loop {
-            let (asked, constraints) = (Instant::now(), self.request.constraints());
+            let (asked, terms) = (Instant::now(), self.request.terms());
             let mut is_answered = true;
-            match self.ask(constraints).await {
+            match self.ask(terms).await {
                 Ok(Turn::Granted(grant)) => return Ok(End::Granted(grant, self.term(asked))),
                 Ok(Turn::Waiting(ticket)) => {
                     self.stand(asked, &ticket)?;
@@ -71,8 +71,8 @@ impl<'a> Place<'a> {
                         return Ok(end);
                     }
                 }
-                // Asking again gives them to the ticket, which keeps its place.
-                () = self.request.capped_otherwise(constraints), if is_answered => {}
+                // Asking again gives them to the ticket.
+                () = self.request.other_terms(terms), if is_answered => {}
                 () = sleep(RENEWED), if !is_answered => {}
                 () = cancelled.cancelled() => return Ok(End::Cancelled),
                 ticket = self.time_is_up(last.clone()) => return Ok(End::TimedOut(ticket)),
@@ -96,8 +96,8 @@ impl<'a> Place<'a> {
     /// Takes over what was handed to the ticket without asking again: it is held for as long as the ticket lasts, and its
     /// lease is renewed soon. None where that is not sure, or where it is to be held without a lease.
     fn take_over(&self, granted: Option<FencingNumber>, last: Option<&Ticket>) -> Option<End> {
-        let Claim { units, lease, .. } = &self.request.joint.claim;
-        let (number, _) = granted.zip(*lease)?;
+        let Claim { units, .. } = &self.request.joint.claim;
+        let (number, _) = granted.zip(self.request.terms().lease)?;
         // A smaller number is of a grant before this ticket, and its notice is late.
         last.filter(|ticket| ticket.next_fencing_number <= number)?;
         let now = Instant::now();
@@ -111,7 +111,7 @@ impl<'a> Place<'a> {
         let Request { execution, joint, .. } = self.request;
         let Joint { pool, claim, .. } = joint;
         let (pools, asked) = (self.desk.pools().await?, Instant::now());
-        let claimant = self.desk.claimant(execution, self.request.constraints());
+        let claimant = self.desk.claimant(execution, self.request.terms().constraints);
         let claims = std::slice::from_ref(claim);
         let answers = pools.allocate(pool, claimant, claims).await?;
         match answers.into_iter().next() {
@@ -122,15 +122,16 @@ impl<'a> Place<'a> {
         }
     }
 
-    async fn ask(&self, constraints: ResourceConstraintsSpec) -> Result<Turn> {
-        let Request { execution, joint, priority, .. } = self.request;
+    async fn ask(&self, Terms { constraints, lease, priority }: Terms) -> Result<Turn> {
+        let Request { execution, joint, .. } = self.request;
         let Joint { pool, claim, .. } = joint;
+        let claim = Claim { lease, ..claim.clone() };
         let desk = self.desk;
         let ticket = TicketRequest::new(lasts()?)
-            .with_priority(*priority)
+            .with_priority(priority)
             .with_channel(desk.channel().await?.clone());
         let claimant = desk.claimant(execution, constraints);
-        desk.pools().await?.wait(pool, claimant, claim, &ticket).await
+        desk.pools().await?.wait(pool, claimant, &claim, &ticket).await
     }
 
     async fn time_is_up(&self, last: Option<Ticket>) -> Ticket {

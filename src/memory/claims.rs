@@ -99,7 +99,7 @@ impl Pool {
             }
             self.check_possible(asked)?;
             self.lasts(&member, ends);
-            self.queue.refile(&member, asked.waiting(request));
+            self.queue.refile(&member, asked.waiting(request), request.priority);
             return self.turn(now, asked, &member);
         }
         self.check_possible(asked)?;

@@ -12,6 +12,9 @@ use crate::ticket::{Channel, Order, Priority, Weight};
 /// Virtual time of one unit at weight 1, in the order of fair shares.
 const UNIT: u64 = 1_000_000;
 
+/// What one level of priority is worth, in microseconds of waiting.
+const LEVEL: u64 = Priority::LEVEL.as_micros() as u64;
+
 /// What is kept of a ticket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Waiting {
@@ -29,6 +32,15 @@ pub(super) struct Filed {
     pub(super) rank: u64,
     /// In seconds since 1970.
     pub(super) since: u64,
+}
+
+impl Filed {
+    /// The number that it was given: its rank without what its priority was worth. That is its second less its rank, but for
+    /// the part of a second.
+    fn number(&self) -> u64 {
+        let worth = (self.since * 1_000_000).saturating_sub(self.rank) + LEVEL / 2;
+        self.rank + worth / LEVEL * LEVEL
+    }
 }
 
 /// The tickets of a pool. Every step is logarithmic in their number.
@@ -122,7 +134,13 @@ impl Queue {
             Order::Priority => number.saturating_sub(advantage(priority)),
             Order::Fifo | Order::Fair => number,
         };
-        self.tickets.insert(member.clone(), Filed { waiting, rank, since: now.seconds() });
+        self.line_up(member, Filed { waiting, rank, since: now.seconds() });
+    }
+
+    /// Puts a ticket into the queue.
+    fn line_up(&mut self, member: &Member, filed: Filed) {
+        let rank = filed.rank;
+        self.tickets.insert(member.clone(), filed);
         self.ranks.insert(rank, member.clone());
         let (project, domain) = scope_of(member);
         let lines = self.projects.entry(project.to_owned()).or_default();
@@ -131,12 +149,22 @@ impl Queue {
         }
     }
 
-    /// Takes over what a repeated claim brings with it, and looks at the ticket again. Its place stays.
-    pub(super) fn refile(&mut self, member: &Member, waiting: Waiting) {
+    /// Takes over what a repeated claim brings with it, and looks at the ticket again. Its place stays; in the order of
+    /// priority it is the one that it would have had with this priority.
+    pub(super) fn refile(&mut self, member: &Member, waiting: Waiting, priority: Priority) {
+        let (project, domain) = scope_of(member);
         if let Some(filed) = self.tickets.get_mut(member) {
             filed.waiting = waiting;
+            let rank = match self.order {
+                Order::Priority => filed.number().saturating_sub(advantage(priority)),
+                Order::Fifo | Order::Fair => filed.rank,
+            };
+            if rank != filed.rank
+                && let Some(filed) = self.dequeue(member)
+            {
+                self.line_up(member, Filed { rank, ..filed });
+            }
         }
-        let (project, domain) = scope_of(member);
         self.open(project, domain);
     }
 
@@ -278,5 +306,5 @@ impl Project {
 
 /// What a priority is worth, in microseconds of waiting.
 fn advantage(priority: Priority) -> u64 {
-    u64::from(priority.get()) * Priority::LEVEL.as_millis() as u64 * 1000
+    u64::from(priority.get()) * LEVEL
 }

@@ -40,6 +40,7 @@ macro_rules! every_store {
 
 every_store! {
     a_raised_cap_lets_those_who_wait_go_on_in_their_order,
+    a_changed_priority_and_lease_hold_for_who_waits,
     a_rule_gives_lease_and_priority_to_claims_that_bring_none,
     a_rule_that_cannot_be_read_is_an_error_and_no_free_pass,
     a_waiter_that_a_lowered_cap_stops_for_ever_is_told,
@@ -277,6 +278,60 @@ async fn a_raised_cap_lets_those_who_wait_go_on_in_their_order(w: World) {
     let done = tokio::time::timeout(Duration::from_secs(20), second).await.expect("it goes on");
     assert!(matches!(done.unwrap(), Ok(Acquired::Granted(_))));
     guard.release().await.unwrap();
+}
+
+async fn a_changed_priority_and_lease_hold_for_who_waits(w: World) {
+    let change = tokenpool::QueueChange::new().order(tokenpool::Order::Priority);
+    w.backend.change_queue(&pool(), &change).await.unwrap();
+    let held = w.task("q/d/e").acquire(&namespace(), claim("held", 10), FREE).await.unwrap();
+    let first = w.wait("q/d/e", "first").await;
+    let unleased = w.task("p/d/e");
+    let second = tokio::spawn(async move {
+        let wait = Wait::forever();
+        unleased.acquire_with(&namespace(), claim("second", 10), FREE, wait).await
+    });
+    let order = async || {
+        let tickets = w.backend.tickets(&pool(), Default::default(), 10).await.unwrap().tickets;
+        let tokens = tickets.iter().map(|ticket| ticket.member.to_string());
+        tokens.map(|member| member.rsplit('-').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let until = async |wanted: [&str; 2]| {
+        let stands = async {
+            while order().await != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), stands).await.expect("it stands so");
+    };
+    until(["first", "second"]).await;
+    let rule = |priority| PoolConstraints {
+        priority: Some(priority),
+        lease: Some("59m 30s".to_owned()),
+        ..entry("hive:*")
+    };
+    w.rule("p", &[rule(5)]).await;
+    until(["second", "first"]).await;
+    // Taken away again, it is what it would have been.
+    w.set.delete(&at("p"), Expected::Any).await.unwrap();
+    until(["first", "second"]).await;
+    w.rule("p", &[rule(9)]).await;
+    until(["second", "first"]).await;
+    held.release().await.unwrap();
+    let done = tokio::time::timeout(Duration::from_secs(20), second).await.expect("it goes on");
+    let Acquired::Granted(guard) = done.unwrap().unwrap() else { panic!("it was granted") };
+    let renewed = async {
+        loop {
+            let page = w.backend.holders(&pool(), Default::default(), 10).await.unwrap();
+            let left = page.holdings[0].lease_left.unwrap();
+            if left > Duration::from_secs(3000) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), renewed).await.expect("it has the rule's lease");
+    guard.release().await.unwrap();
+    first.abort();
 }
 
 async fn a_waiter_that_a_lowered_cap_stops_for_ever_is_told(w: World) {
