@@ -241,18 +241,11 @@ impl PoolRule {
         }
     }
 
-    /// The claim with a lease, its own or that of the rule.
-    pub(crate) fn leased_one(&self, claim: Claim) -> Claim {
-        let ruled = self.lease.as_ref().map(|lease| lease.value);
-        Claim { lease: claim.lease.or(ruled), ..claim }
-    }
-
     /// The claims with leases, their own or that of the rule.
     pub(crate) fn leased<'a>(&self, claims: &'a [Claim]) -> Cow<'a, [Claim]> {
-        match self.lease {
-            None => claims.into(),
-            Some(_) => claims.iter().map(|claim| self.leased_one(claim.clone())).collect(),
-        }
+        let Some(Ruled { value: ruled, .. }) = self.lease else { return claims.into() };
+        let leased = |claim: &Claim| Claim { lease: claim.lease.or(Some(ruled)), ..claim.clone() };
+        claims.iter().map(leased).collect()
     }
 
     /// The priority of a claim: of one that says nothing, whose is 0, that of the rule.
