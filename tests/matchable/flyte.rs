@@ -19,25 +19,7 @@ use tokenpool::{Code, Error, Result};
 
 use super::{Fixture, at, holder};
 
-macro_rules! suite {
-    ($store:ident, $($case:ident),*) => {
-        mod $store {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(crate::matchable::$store().await).await;
-            })*
-        }
-    };
-}
-
-macro_rules! every_store {
-    ($($case:ident),* $(,)?) => {
-        suite!(memory, $($case),*);
-        suite!(redis, $($case),*);
-    };
-}
-
-every_store! {
+every_store! { std::future::ready =>
     a_cluster_label_of_a_launch_plan_is_found_by_its_own_name,
     a_deleted_project_domain_falls_back_to_nothing,
     a_project_level_look_up_needs_a_project,

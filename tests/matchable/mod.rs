@@ -1,5 +1,22 @@
 //! Attributes by path.
 
+/// Runs cases on every store, each with what is made of a fixture. A case that is not listed is reported as unused.
+macro_rules! every_store {
+    ($make:path => $($case:ident),* $(,)?) => {
+        every_store!(memory, $make, $($case),*);
+        every_store!(redis, $make, $($case),*);
+    };
+    ($store:ident, $make:path, $($case:ident),*) => {
+        mod $store {
+            $(#[tokio::test]
+            async fn $case() {
+                let fixture = crate::matchable::$store().await;
+                super::$case($make(fixture).await).await;
+            })*
+        }
+    };
+}
+
 /// Look-ups answered from memory.
 mod cache;
 /// What Flyte's own tests assert.

@@ -1,7 +1,7 @@
 //! What operators set for pools, applied to claims that say nothing of their own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokenpool::matchable::{
     AttributeStore, Attributes, AttributesOf, CacheConfig, Expected, PoolConstraints,
@@ -18,27 +18,7 @@ use super::{Fixture, at, holder, memory};
 use crate::support::server::Server;
 use crate::support::{FREE, caps, claim, connect, lease, token};
 
-macro_rules! suite {
-    ($store:ident, $($case:ident),*) => {
-        mod $store {
-            $(#[tokio::test]
-            async fn $case() {
-                let fixture = crate::matchable::$store().await;
-                let world = super::World::on(fixture).await;
-                super::$case(world).await;
-            })*
-        }
-    };
-}
-
-macro_rules! every_store {
-    ($($case:ident),* $(,)?) => {
-        suite!(memory, $($case),*);
-        suite!(redis, $($case),*);
-    };
-}
-
-every_store! {
+every_store! { super::World::on =>
     a_raised_cap_lets_those_who_wait_go_on_in_their_order,
     a_changed_priority_and_lease_hold_for_who_waits,
     a_rule_gives_lease_and_priority_to_claims_that_bring_none,
@@ -407,20 +387,32 @@ async fn apart(server: &Server) -> World {
     World::of(config.open().await.unwrap(), memory().await).await
 }
 
+/// How long a ticket lasts, and who waits keeps up hope, while the server is away.
+const HOPE: Duration = Duration::from_secs(8);
+
 #[tokio::test]
 async fn a_cap_that_changed_while_the_server_was_away_holds_when_it_is_back() {
-    let mut server = Server::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
-    let w = apart(&server).await;
-    w.rule("p", &[capped("hive:*", Some(1), None)]).await;
-    w.claim("p/d/e", "held", FREE).await.granted().unwrap();
-    let waiting = w.wait("p/d/e", "waits").await;
-    server.kill();
-    w.rule("p", &[capped("hive:*", Some(2), None)]).await;
-    // Until the waiter has asked in vain: what comes first in time is not known to anybody outside.
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    server.restart();
-    let done = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it goes on");
-    assert!(matches!(done.unwrap(), Ok(Acquired::Granted(_))));
+    for _ in 0..5 {
+        let mut server = Server::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+        let w = apart(&server).await;
+        w.rule("p", &[capped("hive:*", Some(1), None)]).await;
+        w.claim("p/d/e", "held", FREE).await.granted().unwrap();
+        let waiting = w.wait("p/d/e", "waits").await;
+        let away = Instant::now();
+        server.kill();
+        w.rule("p", &[capped("hive:*", Some(2), None)]).await;
+        // Until the waiter has asked in vain: what comes first in time is not known to anybody outside.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        server.restart();
+        let done = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it ends");
+        match done.unwrap() {
+            Ok(Acquired::Granted(_)) => return,
+            // The machine was too busy to bring the server back in time.
+            Err(error) if error.is_retryable() && away.elapsed() > HOPE => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("the server never came back in time");
 }
 
 #[tokio::test]

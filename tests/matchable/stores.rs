@@ -12,25 +12,7 @@ use tokenpool::{Code, Error};
 
 use super::{Fixture, Overlay, WorkflowPriority, at, holder, overlay, priority, set};
 
-macro_rules! suite {
-    ($store:ident, $($case:ident),*) => {
-        mod $store {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case(crate::matchable::$store().await).await;
-            })*
-        }
-    };
-}
-
-macro_rules! every_store {
-    ($($case:ident),* $(,)?) => {
-        suite!(memory, $($case),*);
-        suite!(redis, $($case),*);
-    };
-}
-
-every_store! {
+every_store! { std::future::ready =>
     a_deletion_is_a_version_and_can_be_undone,
     a_listing_is_in_order_in_pages_and_filtered,
     a_record_tells_version_time_and_author,
