@@ -71,7 +71,8 @@ impl TaskResourceManager {
     /// The same view, in which claims that bring no cap, lease or priority of their own get what the rules say; a priority
     /// of 0 is none.
     ///
-    /// Rules that change while a claim waits hold for it at once; what is held keeps what it was granted under.
+    /// Rules that change while a claim waits hold for it at once, without a cache within 2 s; what is held keeps what it was
+    /// granted under.
     #[must_use]
     pub fn with_rules(self, rules: PoolRules) -> Self {
         Self { rules: Some(rules), ..self }

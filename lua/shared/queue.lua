@@ -280,7 +280,9 @@ local function enqueue(member, units, project, domain, project_cap, domain_cap, 
   local number = math.max(now[1] * 1000000 + now[2], (call('HGET', usage, 'ticket') or 0) + 1)
   call('HSET', usage, 'ticket', text(number))
   local rank = rank_of(number, priority)
-  line_up(member, units, rank, project, domain, project_cap, domain_cap, now[1], channel, holder, execution)
+  -- The number may be ahead of the clock.
+  local since = text(math.floor(number / 1000000))
+  line_up(member, units, rank, project, domain, project_cap, domain_cap, since, channel, holder, execution)
 end
 
 -- Takes over what a repeated claim brings. The ticket keeps its place; in the order of priority, the one that it would have
@@ -289,7 +291,7 @@ local function refile(member, units, rank, project, domain, project_cap, domain_
   local moved = rank
   if order == 'priority' then
     -- Its second less its rank is what its priority was worth, but for the part of a second.
-    local before = math.floor((since * 1000000 - rank) / LEVEL + 0.5)
+    local before = math.max(math.floor((since * 1000000 - rank) / LEVEL + 0.5), 0)
     moved = rank_of(rank + before * LEVEL, priority)
   end
   if moved == rank then

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::place::{End, Place};
 use super::renewals::{Entry, Fate, Grip, Id, Renewals, Term};
 use super::returns::{Returning, Returns};
-use super::{Command, Held, Keeper, Patience, Request, gone};
+use super::{Command, Held, Keeper, Patience, Request, Terms, gone};
 use crate::acquire::{Acquired, AcquiredAll};
 use crate::allocation::{Allocation, Kept};
 use crate::amount::ResourceConstraintsSpec;
@@ -334,8 +334,8 @@ impl Desk {
         };
         let stood = place.leave();
         match end {
-            Ok(End::Granted(grant, term)) => {
-                self.allocation(request, grant, term).map(Acquired::Granted)
+            Ok(End::Granted(grant, term, terms)) => {
+                self.allocation(request, grant, term, terms).map(Acquired::Granted)
             }
             Ok(End::Refused(refusal)) => Ok(Acquired::Refused(refusal)),
             Ok(End::TimedOut(ticket)) => {
@@ -369,7 +369,8 @@ impl Desk {
         match self.pools().await?.allocate_all(claimant, &claims).await {
             Ok(JointOutcome::Granted(grants)) => {
                 let allocation = |(request, grant): (&Request, Grant)| {
-                    self.allocation(request, grant, request.term(asked))
+                    let terms = request.terms();
+                    self.allocation(request, grant, terms.term(asked), terms)
                 };
                 let all = requests.iter().zip(grants).map(allocation).collect::<Result<_>>()?;
                 return Ok(AcquiredAll::Granted(all));
@@ -421,13 +422,13 @@ impl Desk {
         request: &Request,
         grant: Grant,
         term: Option<Term>,
+        terms: Terms,
     ) -> Result<Allocation> {
         let held = Held { number: grant.fencing_number, ..request.held() };
         let Some(commands) = self.handle.upgrade() else {
             self.release_later(held);
             return Err(gone("acquire"));
         };
-        let terms = request.terms();
         let leased = terms.lease.zip(term);
         let kept = leased.filter(|_| self.registered.backend().keeps_grants()).map(|leased| {
             let (lease, term) = leased;

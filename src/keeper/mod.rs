@@ -209,8 +209,15 @@ impl Held {
     }
 }
 
+impl Terms {
+    /// The time of the lease, granted by a call sent at `asked`.
+    fn term(self, asked: Instant) -> Option<Term> {
+        self.lease.map(|lease| Term::new(asked, lease, third(lease)))
+    }
+}
+
 impl Request {
-    /// The terms now.
+    /// The terms now: read once for what is asked for, since they may be others when it is answered.
     fn terms(&self) -> Terms {
         match &self.changing {
             Some(terms) => *terms.borrow(),
@@ -231,11 +238,6 @@ impl Request {
         }
         // Nobody changes them, or not any more.
         std::future::pending().await
-    }
-
-    /// The time of its lease, granted by a call sent at `asked`.
-    fn term(&self, asked: Instant) -> Option<Term> {
-        self.terms().lease.map(|lease| Term::new(asked, lease, third(lease)))
     }
 
     fn held(&self) -> Held {

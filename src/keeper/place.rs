@@ -37,8 +37,8 @@ pub(super) struct Place<'a> {
 /// How waiting ends.
 #[derive(Debug)]
 pub(super) enum End {
-    /// Granted, for this time if it has a lease.
-    Granted(Grant, Option<Term>),
+    /// Granted under these terms, for this time if it has a lease.
+    Granted(Grant, Option<Term>, Terms),
     Refused(Refusal),
     TimedOut(Ticket),
     Cancelled,
@@ -56,7 +56,9 @@ impl<'a> Place<'a> {
             let (asked, terms) = (Instant::now(), self.request.terms());
             let mut is_answered = true;
             match self.ask(terms).await {
-                Ok(Turn::Granted(grant)) => return Ok(End::Granted(grant, self.term(asked))),
+                Ok(Turn::Granted(grant)) => {
+                    return Ok(End::Granted(grant, self.term(asked, terms), terms));
+                }
                 Ok(Turn::Waiting(ticket)) => {
                     self.stand(asked, &ticket)?;
                     last = Some(ticket);
@@ -67,7 +69,7 @@ impl<'a> Place<'a> {
             }
             tokio::select! {
                 granted = self.call.next() => {
-                    if let Some(end) = self.take_over(granted, last.as_ref()) {
+                    if let Some(end) = self.take_over(granted, last.as_ref(), terms) {
                         return Ok(end);
                     }
                 }
@@ -82,8 +84,8 @@ impl<'a> Place<'a> {
 
     /// The time of what was granted to a call sent at `asked`. A renewal of the ticket may have been on its way behind that,
     /// and then it is the ticket's.
-    fn term(&self, asked: Instant) -> Option<Term> {
-        let term = self.request.term(asked)?;
+    fn term(&self, asked: Instant, terms: Terms) -> Option<Term> {
+        let term = terms.term(asked)?;
         match self.ticket {
             None => Some(term),
             Some(_) => Some(Term {
@@ -95,27 +97,33 @@ impl<'a> Place<'a> {
 
     /// Takes over what was handed to the ticket without asking again: it is held for as long as the ticket lasts, and its
     /// lease is renewed soon. None where that is not sure, or where it is to be held without a lease.
-    fn take_over(&self, granted: Option<FencingNumber>, last: Option<&Ticket>) -> Option<End> {
+    fn take_over(
+        &self,
+        granted: Option<FencingNumber>,
+        last: Option<&Ticket>,
+        terms: Terms,
+    ) -> Option<End> {
         let Claim { units, .. } = &self.request.joint.claim;
-        let (number, _) = granted.zip(self.request.terms().lease)?;
+        let (number, _) = granted.zip(terms.lease)?;
         // A smaller number is of a grant before this ticket, and its notice is late.
         last.filter(|ticket| ticket.next_fencing_number <= number)?;
         let now = Instant::now();
         let ends = self.desk.renewals().ends(self.ticket?).filter(|&ends| now < ends)?;
         let term = Term { ends, due: now + TAKEN_OVER };
-        Some(End::Granted(Grant::new(*units, Some(number), false), Some(term)))
+        Some(End::Granted(Grant::new(*units, Some(number), false), Some(term), terms))
     }
 
     /// Claims without waiting.
     pub(super) async fn try_once(&self) -> Result<End> {
         let Request { execution, joint, .. } = self.request;
         let Joint { pool, claim, .. } = joint;
-        let (pools, asked) = (self.desk.pools().await?, Instant::now());
-        let claimant = self.desk.claimant(execution, self.request.terms().constraints);
+        let (pools, asked, terms) =
+            (self.desk.pools().await?, Instant::now(), self.request.terms());
+        let claimant = self.desk.claimant(execution, terms.constraints);
         let claims = std::slice::from_ref(claim);
         let answers = pools.allocate(pool, claimant, claims).await?;
         match answers.into_iter().next() {
-            Some(Ok(Outcome::Granted(grant))) => Ok(End::Granted(grant, self.request.term(asked))),
+            Some(Ok(Outcome::Granted(grant))) => Ok(End::Granted(grant, terms.term(asked), terms)),
             Some(Ok(Outcome::Refused(refusal))) => Ok(End::Refused(refusal)),
             Some(Err(error)) => Err(error),
             None => Err(gone("allocate")),

@@ -134,7 +134,8 @@ impl Queue {
             Order::Priority => number.saturating_sub(advantage(priority)),
             Order::Fifo | Order::Fair => number,
         };
-        self.line_up(member, Filed { waiting, rank, since: now.seconds() });
+        // The number may be ahead of the clock.
+        self.line_up(member, Filed { waiting, rank, since: number / 1_000_000 });
     }
 
     /// Puts a ticket into the queue.

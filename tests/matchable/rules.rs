@@ -15,6 +15,7 @@ use tokenpool::{
 };
 
 use super::{Fixture, at, holder, memory};
+use crate::support::gate::{Door, Gate};
 use crate::support::server::Server;
 use crate::support::{FREE, caps, claim, connect, lease, token};
 
@@ -413,6 +414,47 @@ async fn a_cap_that_changed_while_the_server_was_away_holds_when_it_is_back() {
         }
     }
     panic!("the server never came back in time");
+}
+
+/// The lease that was asked for is the one that is renewed, whatever the rule says by the time of the answer.
+#[tokio::test]
+async fn a_lease_that_is_ruled_no_more_when_it_is_granted_is_renewed_all_the_same() {
+    let server = Server::start();
+    let gate = Gate::before(server.socket());
+    let w = World::of(connect(&gate.url()).await, memory().await).await;
+    let directly = connect(&server.url()).await;
+    let leased = |lease: Option<&str>, cap| PoolConstraints {
+        lease: lease.map(str::to_owned),
+        ..capped("hive:*", Some(cap), None)
+    };
+    w.rule("p", &[leased(Some("1s"), 5)]).await;
+    // Its connections are made.
+    w.task("p/d/e").acquire(&namespace(), token("0"), FREE).await.unwrap().release().await.unwrap();
+    gate.set(Door::Notices);
+    let task = w.task("p/d/e");
+    let acquiring = tokio::spawn(async move {
+        let wait = Wait::forever();
+        task.acquire_with(&namespace(), claim("1", 1), FREE, wait).await
+    });
+    let in_use = async || directly.usage(&pool()).await.unwrap().in_use;
+    let granted = async {
+        while in_use().await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), granted).await.expect("it is granted");
+    w.rule("p", &[leased(None, 6)]).await;
+    gate.set(Door::Open);
+    let Acquired::Granted(guard) = acquiring.await.unwrap().unwrap() else {
+        panic!("it is granted")
+    };
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(4) {
+        directly.renew(&pool(), &[]).await.unwrap();
+        assert!(!guard.is_lost(), "after {:?}", since.elapsed());
+        assert_eq!(in_use().await, 1, "after {:?}", since.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]
