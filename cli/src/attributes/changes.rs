@@ -85,6 +85,11 @@ impl Before {
         self.value.is_some() || self.problem.is_some()
     }
 
+    /// Whether it is somebody else's record.
+    fn is_damaged(&self) -> bool {
+        self.is_there() && self.version.is_none()
+    }
+
     fn text(&self) -> Result<String> {
         let mut text = match &self.problem {
             Some(problem) => format!("# cannot be read: {}\n", one_line(problem)),
@@ -145,6 +150,19 @@ impl Change {
     /// Makes it, unless somebody else changed what is there meanwhile.
     async fn make(&self) -> tokenpool::Result<Option<u64>> {
         let Self { attributes, path, before, after } = self;
+        if before.is_damaged() {
+            // It has no version that could be expected, so it is looked at once more.
+            let found = match attributes.get_exact(path).await {
+                Ok(found) => Some(found.version),
+                Err(tokenpool::Error::NotFound { .. }) => None,
+                Err(tokenpool::Error::Unreadable { .. }) => Some(0),
+                Err(error) => return Err(error),
+            };
+            if found != Some(0) {
+                let (kind, path) = (attributes.kind().name().clone(), path.clone());
+                return Err(tokenpool::Error::Stale { kind, path, expected: Expected::Any, found });
+            }
+        }
         match after {
             Some(value) => {
                 let updated = attributes.replace(path, value.clone(), before.expected).await?;

@@ -72,8 +72,14 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
         if hidden {
             continue;
         }
-        // A link to a directory may lead back to where it is.
-        if path.is_dir() && !path.is_symlink() {
+        // A link to a directory may lead back to where it is; and what it holds is neither to be pruned, as if it were not
+        // there, nor to be written over.
+        if path.is_dir() && path.is_symlink() {
+            return Err(Error::Usage(format!(
+                "{}: links to a directory, and links to directories are not followed; name that directory itself",
+                path.display()
+            )));
+        } else if path.is_dir() {
             collect(&path, found)?;
         } else if is_yaml(&path) && !path.is_dir() {
             found.push(path);

@@ -107,6 +107,22 @@ fn pruning_deletes_what_no_file_names_and_shows_it_first() {
 }
 
 /// A mistyped name must not delete everything.
+/// What it holds would else be pruned, or be written over, unseen.
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_directory_is_an_error_and_changes_nothing() {
+    let attributes = directory();
+    attributes.tokenpool("apply -f d --force").exits_with(0);
+    let before = all(&attributes);
+    attributes.write("tree/a.yaml", "kind: TASK_RESOURCE\nproject: other\ndefaults: {cpu: '1'}\n");
+    std::os::unix::fs::symlink(attributes.path("d"), attributes.path("tree/d")).unwrap();
+    let error = "tree/d: links to a directory, and links to directories are not followed; name that directory itself";
+    for command in ["apply -f tree --prune --force", "export -f tree --force"] {
+        attributes.tokenpool(command).fails_with(2, error);
+    }
+    assert_eq!(all(&attributes), before);
+}
+
 #[test]
 fn nothing_to_apply_is_an_error() {
     let attributes = directory();

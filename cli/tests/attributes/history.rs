@@ -116,6 +116,25 @@ fn what_somebody_else_sets_or_deletes_while_the_question_waits_is_not_undone() {
     assert_eq!(attributes.stored("EXECUTION_CLUSTER_LABEL", "p"), None);
 }
 
+#[test]
+fn what_somebody_else_mends_while_the_question_waits_is_not_overwritten() {
+    for command in [&format!("{UPDATE} mine.yaml"), "delete execution-cluster-label -p p"] {
+        let attributes = with_versions();
+        attributes.write("mine.yaml", "project: p\nvalue: mine\n");
+        attributes.write("theirs.yaml", "project: p\nvalue: theirs\n");
+        let damage = "HSET tokenpool:attributes:EXECUTION_CLUSTER_LABEL p garbage";
+        attributes.server.ask::<u64>(damage);
+        let (child, _) = asking(&attributes, command);
+        attributes.tokenpool(&format!("{UPDATE} theirs.yaml --force")).exits_with(0);
+        let run = say_yes(child).exits_with(3);
+        assert!(run.stderr.contains("EXECUTION_CLUSTER_LABEL of p has version 3"), "{run:?}");
+        assert_eq!(value(&attributes), "theirs");
+        // What stays damaged is replaced, or deleted.
+        attributes.server.ask::<u64>(damage);
+        say_yes(asking(&attributes, command).0).exits_with(0);
+    }
+}
+
 /// Of several changes those before the stale one are made, and told.
 #[test]
 fn a_change_that_was_overtaken_half_way_says_what_was_made() {
