@@ -30,6 +30,8 @@
 //! }
 //! ```
 
+#![warn(clippy::print_stderr)] // it panics where nobody can read it
+
 mod allocate;
 mod args;
 mod attributes;

@@ -1,6 +1,7 @@
 //! Printing answers, as tables for people and as JSON for programs.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::{self, Write};
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
@@ -138,7 +139,7 @@ impl Rows<'_> {
             (true, 0) => self.output.write("[]\n"),
             (true, _) => self.output.write("\n]\n"),
             (false, 0) => {
-                eprintln!("{nothing}");
+                tell(format_args!("{nothing}\n"));
                 Ok(())
             }
             (false, _) => Ok(()),
@@ -148,6 +149,11 @@ impl Rows<'_> {
     fn is_empty(&self) -> bool {
         self.printed == 0
     }
+}
+
+/// Writes text to standard error. That nobody can read it is no reason to stop half-way.
+pub(crate) fn tell(text: fmt::Arguments<'_>) {
+    let _ = io::stderr().write_fmt(text);
 }
 
 /// Names and values below each other.
@@ -175,17 +181,32 @@ pub(crate) fn lines(table: &Table) -> String {
     table.lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
 }
 
-/// The text with control characters escaped: names found in Redis may be anybody's, and must neither
+/// The text with what is not to be shown escaped, line ends too: names found in Redis may be anybody's, and must neither
 /// break a table nor command a terminal.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    escaped(text, commands)
+}
+
+/// The same of a text of several lines.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c != '\n' && commands(c))
+}
+
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_escaped) {
         return text.into();
     }
-    let escaped = text.chars().map(|c| match c.is_control() {
+    let escaped = text.chars().map(|c| match is_escaped(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     });
     escaped.collect::<String>().into()
+}
+
+/// Whether a terminal is told by it to do something, as to end a line or to show what follows from right to left.
+fn commands(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn json(value: &impl Serialize) -> Result<String> {

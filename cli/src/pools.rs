@@ -9,7 +9,7 @@ use tokenpool::{
 use crate::args::{Global, Pool, UpdatePool};
 use crate::connect;
 use crate::error::{Error, Result, Verdict, describe};
-use crate::output::{Answer, Output, Row, lines, properties, table};
+use crate::output::{Answer, Output, Row, lines, properties, table, tell};
 
 /// As many calls at once as the backend keeps connections for them.
 const CALLS_AT_ONCE: usize = 4;
@@ -223,7 +223,7 @@ pub(crate) async fn list(global: &Global, output: &mut Output) -> Result<Verdict
             Err(error) if error.is_retryable() => return Err(error.into()),
             // One damaged pool must not hide the others.
             Err(error) => {
-                eprintln!("error: {pool}: {}", describe(&error));
+                tell(format_args!("error: {pool}: {}\n", describe(&error)));
                 verdict = Verdict::Failed;
             }
         }

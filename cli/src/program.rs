@@ -13,7 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::args::{Args, Command, Create, Delete, Get, OfKind, Update};
 use crate::attributes::{self, Kinds};
 use crate::error::{Error, Result, Verdict, describe, status};
-use crate::output::Output;
+use crate::output::{Output, tell};
 use crate::{
     allocate, audit, explain, holders, pools, release, renew, replay, revocations, tickets,
 };
@@ -73,7 +73,7 @@ impl Default for Program {
 /// Tells why there is no answer, if so.
 fn finish(outcome: &Result<Verdict>) -> u8 {
     if let Err(error) = outcome {
-        eprintln!("error: {}", describe(error));
+        tell(format_args!("error: {}\n", describe(error)));
     }
     status(outcome)
 }
@@ -148,7 +148,9 @@ fn log_to_stderr(verbose: u8) {
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        // What cannot be logged cannot be told in another way either.
+        .log_internal_errors(false);
     tracing_subscriber::registry()
         .with(Targets::new().with_target("tokenpool", level))
         .with(layer)

@@ -8,7 +8,7 @@ use crate::claims::execution;
 use crate::connect;
 use crate::error::{Result, Verdict, describe};
 use crate::format::or_dash;
-use crate::output::{Output, Row};
+use crate::output::{Output, Row, tell};
 
 /// JSON of a renewed token.
 #[derive(Debug, Serialize)]
@@ -71,7 +71,7 @@ pub(crate) async fn run(global: &Global, args: &Renew, output: &mut Output) -> R
         listing.finish("nothing to renew")?;
     }
     for error in failures {
-        eprintln!("error: {}", describe(&error));
+        tell(format_args!("error: {}\n", describe(&error)));
     }
     last.map_or(Ok(verdict), |error| Err(error.into()))
 }

@@ -4,6 +4,8 @@ use std::io;
 
 use tokio::sync::watch;
 
+use crate::output::tell;
+
 /// Tells whether a signal arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop(watch::Receiver<Option<u8>>);
@@ -17,9 +19,9 @@ impl Stop {
         tokio::spawn(async move {
             sender.send_replace(Some(signals.next().await));
             let second = signals.next().await;
-            eprintln!(
-                "error: interrupted twice: units may still be held, see `tokenpool get holders`"
-            );
+            tell(format_args!(
+                "error: interrupted twice: units may still be held, see `tokenpool get holders`\n"
+            ));
             std::process::exit(128 + i32::from(second));
         });
         Ok(Self(receiver))

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::claims::only;
 use crate::error::{Error, Result};
+use crate::output::tell;
 
 /// How long a ticket outlives this program, should that be killed.
 const TICKET: Duration = Duration::from_secs(10);
@@ -146,7 +147,7 @@ impl Asking<'_> {
     fn tell(&self, ticket: &Ticket) {
         let Self { pool, claim, .. } = self;
         if io::stderr().is_terminal() {
-            eprintln!("waiting for {} unit(s) of {pool}: {ticket}", claim.units);
+            tell(format_args!("waiting for {} unit(s) of {pool}: {ticket}\n", claim.units));
         } else {
             tracing::info!(%pool, units = %claim.units, %ticket, "waiting");
         }

@@ -83,7 +83,7 @@ pub(crate) struct GetAttributes {
     /// List all that are set, only those of --project and --domain if given
     #[arg(long, conflicts_with_all = ["workflow", "launch_plan", "attr_file"])]
     pub(crate) list: bool,
-    /// Write them into this file, which `update` takes, instead of printing them
+    /// Write them into this file, which `update` takes, instead of printing them; `-` is stdout
     #[arg(long = "attrFile", alias = "attr-file", value_name = "FILE")]
     pub(crate) attr_file: Option<PathBuf>,
     /// Overwrite the file without asking

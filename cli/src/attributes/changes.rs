@@ -12,7 +12,7 @@ use super::places::{PathAnswer, in_words};
 use super::yaml::to_yaml;
 use crate::args::Consent;
 use crate::error::{Error, Result, Verdict};
-use crate::output::{Answer, Output, one_line};
+use crate::output::{Answer, Output, one_line, printable, tell};
 
 /// What makes the changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl Change {
         };
         let texts = [self.before.text()?, self.after.as_ref().map_or(Ok(String::new()), to_yaml)?];
         let diff = TextDiff::from_lines(&*texts[0], &*texts[1]);
-        Ok(diff.unified_diff().header(&before, &after).to_string())
+        Ok(printable(&diff.unified_diff().header(&before, &after).to_string()).into_owned())
     }
 
     /// Makes it, unless somebody else changed what is there meanwhile.
@@ -284,7 +284,7 @@ impl Changes {
         let mut show = |text: &str| match (output.is_json(), is_asked) {
             (false, _) => output.write(text),
             (true, true) => {
-                eprint!("{text}");
+                tell(format_args!("{text}"));
                 Ok(())
             }
             (true, false) => Ok(()),
@@ -301,13 +301,14 @@ impl Changes {
             return Err(Error::Aborted(cause.to_string()));
         }
 
-        let mut failure = None;
+        let (mut failure, mut told) = (None, Ok(()));
         for (change, answer) in changes.iter().zip(&mut answer.changes) {
             match change.make().await {
                 Ok(version) => {
                     (answer.version, answer.applied) = (version, true);
-                    if !output.is_json() {
-                        output.write(&format!("{}\n", change.done(cause)))?;
+                    // What was agreed to is done, whether or not it can be told.
+                    if !output.is_json() && told.is_ok() {
+                        told = output.write(&format!("{}\n", change.done(cause)));
                     }
                 }
                 Err(error) => {
@@ -319,10 +320,10 @@ impl Changes {
         let made = answer.changes.iter().filter(|change| change.applied).count();
         answer.applied = failure.is_none();
         if output.is_json() && made > 0 {
-            output.answer(&answer)?;
+            told = output.answer(&answer);
         }
         match failure {
-            None => Ok(Verdict::Done),
+            None => told.map(|()| Verdict::Done),
             Some(error) if changes.len() == 1 => Err(error.into()),
             Some(source) => Err(Error::HalfWay { made, of: changes.len(), source }),
         }

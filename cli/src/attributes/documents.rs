@@ -1,13 +1,17 @@
 //! The documents of an attribute file.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, BufRead};
 
 use serde_json::{Map, Value};
+use serde_saphyr::Error::{
+    AliasError, AliasExpansionLimitExceeded, AliasReplayLimitExceeded, Budget, IOError,
+};
 use tokenpool::matchable::{AttributePath, InvalidField, Kind, KindName, MAX_VALUE_LENGTH};
 
 use super::kinds::Kinds;
 use super::node::{Entry, Node, Tree};
+use super::text::{NoText, TextLines};
 
 /// Fields that say what the attributes are of, and are none of them.
 pub(super) const KIND: &str = "kind";
@@ -21,20 +25,24 @@ pub(crate) struct FileError {
     problem: String,
 }
 
-/// A line of a document in a file.
+/// A place in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Whereabouts {
     pub(super) file: String,
-    /// Counted from 1, without empty ones.
-    pub(super) document: usize,
+    /// Counted from 1, without empty ones; none where the file is no text.
+    pub(super) document: Option<usize>,
     pub(super) line: Option<u64>,
 }
 
 impl fmt::Display for Whereabouts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, document, line } = self;
-        write!(f, "{file}: document {document}")?;
-        line.map_or(Ok(()), |line| write!(f, ", line {line}"))
+        f.write_str(file)?;
+        if let Some(document) = document {
+            write!(f, ": document {document}")?;
+        }
+        let after = if document.is_some() { "," } else { ":" };
+        line.map_or(Ok(()), |line| write!(f, "{after} line {line}"))
     }
 }
 
@@ -73,30 +81,57 @@ pub(super) struct Wanted {
 /// Reads the documents of a file one by one.
 pub(super) fn read(
     file: &str,
-    mut text: impl Read,
+    text: impl BufRead,
     mut each: impl FnMut(Document) -> Result<(), FileError>,
 ) -> Result<(), FileError> {
     let options = serde_saphyr::options! {
         with_snippet: false,
         // Whoever labels something `on` or `y` means the text.
         strict_booleans: true,
+        // Whoever names a project 007 means the text.
+        leading_zero_numbers_as_strings: true,
         budget: serde_saphyr::budget! { max_documents: usize::MAX, max_nodes: 4_000_000, max_events: 16_000_000 },
     };
+    let mut text = TextLines::new(text);
     let nodes = serde_saphyr::read_with_options::<_, Node>(&mut text, options);
     for (before, node) in nodes.enumerate() {
-        let at = |line| Whereabouts { file: file.to_owned(), document: before + 1, line };
-        let node = node.map_err(|error| {
-            let line = error.location().map(|location| location.line());
-            at(line).wrong(in_our_words(&error))
+        let at = |document, line| Whereabouts { file: file.to_owned(), document, line };
+        let document = Some(before + 1);
+        let node = node.map_err(|error| match (root(&error), error.location()) {
+            // The parser reads on before it is done with a document.
+            (IOError { cause }, _) => at(None, line_of(cause)).wrong(cause.to_string()),
+            (root, location) => {
+                at(document, location.map(|at| at.line())).wrong(in_our_words(root))
+            }
         })?;
-        each(Document::new(at(Some(node.line)), node)?)?;
+        let at = at(document, Some(node.line));
+        each(Document::new(at, node)?)?;
     }
     Ok(())
 }
 
+/// What went wrong, without where aliases of it stand.
+fn root(error: &serde_saphyr::Error) -> &serde_saphyr::Error {
+    match error.without_snippet() {
+        AliasError { error, .. } => root(error),
+        error => error,
+    }
+}
+
+fn line_of(cause: &io::Error) -> Option<u64> {
+    Some(cause.get_ref()?.downcast_ref::<NoText>()?.line)
+}
+
 /// What the parser says, without the place, which is told before it, and without advice to programmers.
 fn in_our_words(error: &serde_saphyr::Error) -> String {
-    let mut text = error.without_snippet().to_string();
+    if matches!(
+        error,
+        AliasExpansionLimitExceeded { .. } | AliasReplayLimitExceeded { .. } | Budget { .. }
+    ) {
+        return "must not have that many parts, those that aliases repeat counted each time"
+            .to_owned();
+    }
+    let mut text = error.to_string();
     for more in [" at line ", ", set DuplicateKeyPolicy"] {
         if let Some(end) = text.rfind(more) {
             text.truncate(end);

@@ -1,22 +1,23 @@
 //! `export`.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
 use tokenpool::matchable::{AttributePath, Attributes, Filter, Kind, KindName};
 
-use super::files::{self, Source};
+use super::files::{Source, Unfinished};
 use super::kinds::{Kinds, command_name};
 use super::list::{AttributePages, AttributesRow, Unread};
 use super::store;
 use super::yaml::attribute_document;
 use crate::args::{Export, Global};
 use crate::error::{Error, Result, Verdict};
-use crate::output::{Answer, Output};
+use crate::output::{Answer, Output, tell};
 
 /// Where the attributes of a domain of every project go. No project's file has this name.
 const EVERY_PROJECT: &str = "@every-project";
@@ -57,10 +58,10 @@ async fn exported(all: &Attributes, kinds: &Kinds) -> Result<Vec<Kind<Value>>> {
         let kind = Kind::unchecked(name);
         let page = all.of_kind(kind.clone()).list(&Filter::ALL, None, 1).await?;
         if !page.found.is_empty() || !page.unreadable.is_empty() || page.next.is_some() {
-            eprintln!(
-                "warning: this program does not know {}; apply it with --unchecked",
+            tell(format_args!(
+                "warning: this program does not know {}; apply it with --unchecked\n",
                 kind.name()
-            );
+            ));
             exported.push(kind);
         }
     }
@@ -137,15 +138,16 @@ impl Answer for ExportAnswer {
     }
 }
 
-/// A directory that is written into: `<kind>/<project>.yaml`.
+/// A directory that is written into: `<kind>/<project>.yaml`. Its files change when all are whole.
 #[derive(Debug)]
 struct Directory<'a> {
     directory: &'a Path,
     /// YAML files that were there before.
     before: BTreeSet<PathBuf>,
-    files: BTreeSet<PathBuf>,
+    /// By their names in small letters: of projects that differ in nothing else, some disks keep one file.
+    files: BTreeMap<String, (PathBuf, Unfinished)>,
     /// The file of the last record: most of the next are of the same.
-    open: Option<(PathBuf, BufWriter<File>)>,
+    open: Option<(String, BufWriter<File>)>,
     records: u64,
 }
 
@@ -159,52 +161,65 @@ impl<'a> Directory<'a> {
                 "{}: is there already; --force writes into the directory all the same",
                 file.display()
             ))),
-            _ => Ok(Self { directory, before, files: BTreeSet::new(), open: None, records: 0 }),
+            _ => Ok(Self { directory, before, files: BTreeMap::new(), open: None, records: 0 }),
         }
     }
 
     fn write(&mut self, kind: &KindName, path: &AttributePath, text: &str) -> Result<()> {
         let project = path.project_name().map_or_else(|| EVERY_PROJECT.to_owned(), file_name);
-        let folder = self.directory.join(command_name(kind));
-        let file = folder.join(format!("{project}.yaml"));
-        if self.open.as_ref().is_none_or(|(open, _)| *open != file) {
-            self.close()?;
-            fs::create_dir_all(&folder).map_err(|source| not_written(&folder, source))?;
-            // Records come in the order of their texts, in which "a-b" stands between "a" and "a:domain".
-            let opened = match self.files.insert(file.clone()) {
-                true => files::create(&file),
-                false => File::options().append(true).open(&file),
-            };
-            let opened = opened.map_err(|source| not_written(&file, source))?;
-            self.open = Some((file, BufWriter::new(opened)));
-        }
-        if let Some((file, open)) = &mut self.open {
-            let written = write!(open, "---\n{text}");
-            written.map_err(|source| not_written(file, source))?;
-            self.records += 1;
-        }
+        let name = format!("{}/{project}.yaml", command_name(kind));
+        let file = self.directory.join(&name);
+        self.append(name.to_ascii_lowercase(), &file, text)
+            .map_err(|source| not_written(&file, source))?;
+        self.records += 1;
         Ok(())
     }
 
-    fn close(&mut self) -> Result<()> {
-        match self.open.take() {
-            Some((file, mut open)) => open.flush().map_err(|source| not_written(&file, source)),
-            None => Ok(()),
+    fn append(&mut self, key: String, file: &Path, text: &str) -> io::Result<()> {
+        if let Some((open, to)) = &mut self.open
+            && *open == key
+        {
+            return write!(to, "---\n{text}");
         }
+        self.close()?;
+        // Records come in the order of their texts, in which "a-b" stands between "a" and "a:domain".
+        let to = match self.files.entry(key.clone()) {
+            Entry::Occupied(entry) => entry.get().1.append()?,
+            Entry::Vacant(entry) => {
+                file.parent().map_or(Ok(()), fs::create_dir_all)?;
+                let (unfinished, to) = Unfinished::create(file)?;
+                entry.insert((file.to_owned(), unfinished));
+                to
+            }
+        };
+        let (_, to) = self.open.insert((key, BufWriter::new(to)));
+        write!(to, "---\n{text}")
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        self.open.take().map_or(Ok(()), |(_, mut open)| open.flush())
     }
 
     fn finish(mut self, output: &mut Output) -> Result<Verdict> {
-        self.close()?;
-        for file in self.before.difference(&self.files) {
-            eprintln!("warning: {} was there already and is none of this export", file.display());
+        self.close().map_err(|source| not_written(self.directory, source))?;
+        let mut written = BTreeSet::new();
+        for (file, unfinished) in self.files.into_values() {
+            unfinished.finish().map_err(|source| not_written(&file, source))?;
+            written.insert(file);
         }
-        let files = self.files.iter().map(|file| file.display().to_string()).collect();
+        for file in self.before.difference(&written) {
+            tell(format_args!(
+                "warning: {} was there already and is none of this export\n",
+                file.display()
+            ));
+        }
+        let files = written.iter().map(|file| file.display().to_string()).collect();
         output.answer(&ExportAnswer { records: self.records, files })?;
         Ok(Verdict::Done)
     }
 }
 
-fn not_written(file: &Path, source: std::io::Error) -> Error {
+fn not_written(file: &Path, source: io::Error) -> Error {
     Error::NotWritten { file: file.to_owned(), source }
 }
 

@@ -5,6 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::TempPath;
+use uuid::Uuid;
+
 use super::documents::{Document, FileError, Place, Whereabouts, read};
 use crate::error::{Error, Result};
 
@@ -16,9 +19,8 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// `-` is stdin.
     pub(super) fn named(file: &Path) -> Self {
-        if file == Path::new("-") { Self::Stdin } else { Self::File(file.to_owned()) }
+        if is_standard(file) { Self::Stdin } else { Self::File(file.to_owned()) }
     }
 
     /// What a directory holds, in order; hidden files, as those behind a mounted ConfigMap, left out. A file is itself.
@@ -113,18 +115,49 @@ pub(super) fn refuse_twice(places: impl IntoIterator<Item = Place>) -> Result<()
     Ok(())
 }
 
-/// Makes a file that nobody else may read, or empties the one that is there.
-pub(super) fn create(file: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(file)
+/// Whether the name is that of standard input, or of standard output where a file is written.
+pub(super) fn is_standard(file: &Path) -> bool {
+    file == Path::new("-")
 }
 
-/// Writes such a file whole.
-pub(super) fn write(file: &Path, text: &str) -> io::Result<()> {
-    let mut opened = create(file)?;
-    opened.write_all(text.as_bytes())?;
-    opened.sync_all()
+/// A file in the making, which nobody else may read. When it is whole it takes its place, and that of what stood there
+/// before; until then, or if that never comes, all is as it was.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    place: PathBuf,
+    written: TempPath,
+}
+
+impl Unfinished {
+    pub(super) fn create(place: &Path) -> io::Result<(Self, File)> {
+        // A link stays, and what it leads to is replaced.
+        let place = place.canonicalize().unwrap_or_else(|_| place.to_owned());
+        let written = place.with_file_name(format!(".tokenpool-{}", Uuid::new_v4()));
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&written)?;
+        Ok((Self { place, written: TempPath::try_from_path(written)? }, file))
+    }
+
+    /// To write more behind what is written.
+    pub(super) fn append(&self) -> io::Result<File> {
+        File::options().append(true).open(&self.written)
+    }
+
+    pub(super) fn finish(self) -> io::Result<()> {
+        File::open(&self.written)?.sync_all()?;
+        self.written.persist(self.place).map_err(|error| error.error)
+    }
+}
+
+/// Writes such a file whole. What is there and is no file, as a pipe, is written into.
+pub(super) fn write(place: &Path, text: &str) -> io::Result<()> {
+    if place.metadata().is_ok_and(|there| !there.is_file()) {
+        return File::options().write(true).open(place)?.write_all(text.as_bytes());
+    }
+    let (unfinished, mut file) = Unfinished::create(place)?;
+    file.write_all(text.as_bytes())?;
+    unfinished.finish()
 }

@@ -131,6 +131,10 @@ impl Answer for DumpAnswer {
 }
 
 async fn dump(file: &Path, text: &str, force: bool, output: &mut Output) -> Result<Verdict> {
+    if files::is_standard(file) {
+        output.write(text)?;
+        return Ok(Verdict::Done);
+    }
     if file.exists() && !force {
         let question = format!("warning file {} will be overwritten", file.display());
         if ask(question).await? == Answered::No {

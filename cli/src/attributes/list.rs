@@ -14,7 +14,7 @@ use super::store;
 use crate::args::{GetAttributes, Global};
 use crate::error::{Error, Result, Verdict, describe};
 use crate::format::{or_dash, timestamp};
-use crate::output::{Output, Row};
+use crate::output::{Output, Row, tell};
 
 const PER_PAGE: usize = 500;
 
@@ -75,7 +75,7 @@ impl Unread {
     }
 
     pub(super) fn tell_error(&mut self, error: &Error) {
-        eprintln!("error: {}", describe(error));
+        tell(format_args!("error: {}\n", describe(error)));
         self.0 += 1;
     }
 
@@ -84,7 +84,7 @@ impl Unread {
         match self.0 {
             0 => otherwise,
             count => {
-                eprintln!("error: {count} record(s) left out");
+                tell(format_args!("error: {count} record(s) left out\n"));
                 Verdict::Failed
             }
         }

@@ -17,6 +17,7 @@ mod node;
 mod places;
 mod resolve;
 mod store;
+mod text;
 mod update;
 mod yaml;
 

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::signals::{Signals, is_for_all};
 use crate::error::{Error, Result};
+use crate::output::tell;
 
 /// What becomes of a command whose units are lost.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +69,7 @@ pub(super) async fn finish(
             }
             () = until(patience_ends) => {
                 patience_ends = None;
-                eprintln!("error: the command has not ended in time; killing it");
+                tell(format_args!("error: the command has not ended in time; killing it\n"));
                 send(&child, Signal::SIGKILL);
             }
         }
@@ -87,11 +88,13 @@ fn bereave(child: &Child, units: &Allocation, bereft: Bereft) -> Option<Instant>
     let (count, pool) = (units.units(), units.pool());
     match bereft {
         Bereft::RunsOn => {
-            eprintln!("warning: {count} unit(s) of {pool} are lost; the command runs on");
+            tell(format_args!(
+                "warning: {count} unit(s) of {pool} are lost; the command runs on\n"
+            ));
             None
         }
         Bereft::Ended(grace) => {
-            eprintln!("error: {count} unit(s) of {pool} are lost; ending the command");
+            tell(format_args!("error: {count} unit(s) of {pool} are lost; ending the command\n"));
             send(child, Signal::SIGTERM);
             // A time beyond what the clock can tell never comes.
             Instant::now().checked_add(grace)

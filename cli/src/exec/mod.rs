@@ -16,6 +16,7 @@ use crate::args::{Exec, Global};
 use crate::claims::{claim, constraints, wait};
 use crate::connect;
 use crate::error::{Error, Result, Verdict, describe};
+use crate::output::tell;
 use crate::waiting::{Asking, Decision};
 
 pub(crate) async fn run(global: &Global, args: &Exec) -> Result<Verdict> {
@@ -102,6 +103,6 @@ async fn give_back(units: Allocation) {
     let (count, pool) = (units.units(), units.pool().clone());
     if let Err(error) = units.release().await {
         let error = describe(&error);
-        eprintln!("warning: {count} unit(s) of {pool} return with their lease: {error}");
+        tell(format_args!("warning: {count} unit(s) of {pool} return with their lease: {error}\n"));
     }
 }

@@ -27,7 +27,7 @@ use crate::args::{Global, Replay};
 use crate::claims::constraints;
 use crate::connect;
 use crate::error::{Error, Result, Verdict};
-use crate::output::Output;
+use crate::output::{Output, tell};
 use crate::stop::Stop;
 
 pub(crate) use self::swf::LogError;
@@ -148,9 +148,9 @@ fn warn_of_too_large(jobs: &[Job]) {
     }
     let named = jobs.iter().take(NAMED).map(|job| format!("{} ({} units)", job.number, job.units));
     let dots = if jobs.len() > NAMED { ", ..." } else { "" };
-    eprintln!(
-        "warning: {} job(s) are larger than the quota or a cap and were left out: {}{dots}",
+    tell(format_args!(
+        "warning: {} job(s) are larger than the quota or a cap and were left out: {}{dots}\n",
         jobs.len(),
         named.collect::<Vec<_>>().join(", "),
-    );
+    ));
 }

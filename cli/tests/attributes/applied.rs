@@ -242,6 +242,38 @@ fn records_of_one_project_that_are_not_together_go_into_one_file() {
     attributes.tokenpool("apply -f out --prune --dryRun").exits_with(0);
 }
 
+/// Some disks keep one file of two such names.
+#[test]
+fn projects_that_differ_in_case_alone_share_a_file() {
+    let attributes = Attributes::start();
+    attributes.write("f.yaml", "project: A\nvalue: v\n---\nproject: a\nvalue: w\n");
+    attributes.tokenpool("update execution-cluster-label --attrFile f.yaml --force").exits_with(0);
+    let run = attributes.tokenpool("export -f out").exits_with(0);
+    assert_eq!(run.stdout, "wrote 2 record(s) to 1 file(s)\n");
+    attributes.tokenpool("apply -f out --prune --dryRun").exits_with(0);
+}
+
+#[test]
+fn an_export_that_fails_half_way_changes_no_file() {
+    let attributes = directory();
+    attributes.tokenpool("apply -f d --force").exits_with(0);
+    let files = |directory: &str| -> Vec<_> {
+        let entries = std::fs::read_dir(attributes.path(directory)).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    attributes.tokenpool("export -f out").exits_with(0);
+    let before = files("out/task-resource");
+    attributes.write("out/task-resource/billing.yaml", "mine");
+    std::fs::remove_dir_all(attributes.path("out/plugin-override")).unwrap();
+    attributes.write("out/plugin-override", "in the way");
+    let run = attributes.tokenpool("export -f out --force").exits_with(1);
+    assert!(run.stderr.contains("cannot be written"), "{run:?}");
+    assert_eq!(attributes.read("out/task-resource/billing.yaml"), "mine");
+    assert_eq!(files("out/task-resource"), before);
+}
+
 #[test]
 fn a_directory_with_yaml_is_written_into_only_by_force_and_strangers_are_named() {
     let attributes = directory();

@@ -2,12 +2,10 @@
 
 use super::Attributes;
 
-fn refused(file: &str, error: &str) {
+fn refused(file: impl AsRef<[u8]>, error: &str) {
     let attributes = Attributes::start();
     attributes.write("f.yaml", file);
-    attributes
-        .tokenpool("apply --force -f f.yaml")
-        .fails_with(2, &format!("f.yaml: document {error}"));
+    attributes.tokenpool("apply --force -f f.yaml").fails_with(2, &format!("f.yaml: {error}"));
     attributes.server.is_empty();
 }
 
@@ -68,8 +66,38 @@ fn what_is_wrong_is_named_with_its_line() {
             "2, line 5: TASK_RESOURCE of p stands already in f.yaml: document 1, line 1",
         ),
     ] {
-        refused(file, error);
+        refused(file, &format!("document {error}"));
     }
+}
+
+#[test]
+fn what_is_no_text_is_named_with_its_line() {
+    let label = b"project: p\nvalue: v\n---\nproject: q\nvalue: ";
+    refused([label, &b"\xff\n"[..]].concat(), "line 5: the line must be text in UTF-8");
+    let long = "v".repeat(16 << 20);
+    refused([label, long.as_bytes()].concat(), "line 5: the line must not be longer than 16 MiB");
+}
+
+#[test]
+fn aliases_that_make_too_much_of_a_file_are_refused() {
+    let tens = |name, of: &str| format!("{name}: &{name} [{}]\n", vec![of; 10].join(", "));
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let mut file = "project: p\n".to_owned() + &tens("a", "x");
+    for names in names.windows(2) {
+        file += &tens(names[1], &format!("*{}", names[0]));
+    }
+    let error = "must not have that many parts, those that aliases repeat counted each time";
+    refused(file, &format!("document 1, line 7: {error}"));
+}
+
+/// As Flyte's own files are written: nobody quotes such a name.
+#[test]
+fn a_name_with_leading_zeros_is_text() {
+    let attributes = Attributes::start();
+    attributes.write("f.yaml", "kind: execution-cluster-label\nproject: 007\nvalue: 0010\n");
+    attributes.tokenpool("apply --force -f f.yaml").exits_with(0);
+    let stored = attributes.stored("EXECUTION_CLUSTER_LABEL", "007");
+    assert!(stored.is_some_and(|stored| stored.contains("0010")));
 }
 
 #[test]
@@ -84,7 +112,7 @@ fn a_file_without_a_document_is_refused() {
 
 #[test]
 fn what_fits_no_kind_needs_one() {
-    refused("project: p\n", &format!("1, line 1: needs a kind: it fits none of {KINDS}"));
+    refused("project: p\n", &format!("document 1, line 1: needs a kind: it fits none of {KINDS}"));
 }
 
 #[test]
@@ -108,13 +136,15 @@ fn oversized_attributes_are_refused() {
     let length = (1 << 20) + r#"{"value":""}"#.len();
     refused(
         &format!("project: p\nvalue: v\n---\nproject: q\nvalue: {long}\n"),
-        &format!("2, line 4: needs a kind: it fits none of {}", KINDS),
+        &format!("document 2, line 4: needs a kind: it fits none of {}", KINDS),
     );
     refused(
         &format!(
             "project: p\nvalue: v\n---\nkind: execution-cluster-label\nproject: q\nvalue: {long}\n"
         ),
-        &format!("2, line 4: {length} bytes: must not be longer than 1048576 bytes in JSON"),
+        &format!(
+            "document 2, line 4: {length} bytes: must not be longer than 1048576 bytes in JSON"
+        ),
     );
 }
 

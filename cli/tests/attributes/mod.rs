@@ -41,7 +41,7 @@ impl Attributes {
         self.directory.path().join(file)
     }
 
-    fn write(&self, file: &str, text: &str) {
+    fn write(&self, file: &str, text: impl AsRef<[u8]>) {
         let path = self.path(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();

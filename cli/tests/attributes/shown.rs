@@ -184,6 +184,55 @@ fn a_file_is_written_for_its_owner_and_not_overwritten_unasked() {
     let answer = attributes.tokenpool(&format!("{get} --force -o json")).exits_with(0).json();
     assert_eq!(answer, json!({"file": "f.yaml"}));
     assert_eq!(attributes.read("f.yaml"), whole);
+
+    // What others could read is no longer to be read by them, and a link stays one.
+    attributes.write("theirs.yaml", "theirs");
+    std::os::unix::fs::symlink("theirs.yaml", attributes.path("link.yaml")).unwrap();
+    let get = get.replace("f.yaml", "link.yaml");
+    attributes.tokenpool(&format!("{get} --force")).exits_with(0);
+    assert_eq!(attributes.read("theirs.yaml"), whole);
+    assert!(attributes.path("link.yaml").is_symlink());
+    let mode = std::fs::metadata(attributes.path("theirs.yaml")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let files = std::fs::read_dir(attributes.path(".")).unwrap().count();
+    assert_eq!(files, 4, "t.yaml, f.yaml, theirs.yaml, link.yaml");
+}
+
+#[test]
+fn a_file_may_go_to_stdout() {
+    let attributes = Attributes::with_task_resources();
+    let shown = attributes.tokenpool(&format!("get task-resource {OF_DOMAIN}")).exits_with(0);
+    for standard in ["-", "/dev/stdout --force"] {
+        let get = format!("get task-resource {OF_DOMAIN} --attrFile {standard}");
+        let run = attributes.tokenpool(&get).exits_with(0);
+        assert!(run.stdout.starts_with(&shown.stdout), "{run:?}");
+        assert!(!attributes.path("-").exists());
+    }
+}
+
+#[test]
+fn what_would_turn_the_text_around_is_escaped() {
+    let attributes = Attributes::start();
+    attributes.write("f.yaml", "project: \"a\\u202Eb\"\nvalue: \"c\\u202Ed\"\n");
+    let update = "update execution-cluster-label --attrFile f.yaml";
+    let run = attributes.tokenpool(&format!("{update} --force")).exits_with(0);
+    assert!(run.stdout.contains("+value: c\\u{202e}d\n"), "{run:?}");
+    let list = attributes.tokenpool("get execution-cluster-label").exits_with(0);
+    for run in [run, list] {
+        assert!(run.stdout.contains("a\\u{202e}b") && !run.stdout.contains('\u{202e}'), "{run:?}");
+    }
+}
+
+#[test]
+fn that_nobody_can_read_the_errors_changes_no_exit_status() {
+    let attributes = Attributes::start();
+    for (arguments, status) in
+        [("get task-resource -p p", 3), ("get task-resource", 0), ("get task-resource -d d x", 2)]
+    {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ended = attributes.command(arguments).stderr(full).status().unwrap();
+        assert_eq!(ended.code(), Some(status), "{arguments}");
+    }
 }
 
 #[test]
