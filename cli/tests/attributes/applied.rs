@@ -24,7 +24,7 @@ fn directory() -> Attributes {
     let attributes = Attributes::start();
     attributes.write(
         "d/10-task.yaml",
-        &format!("kind: TASK_RESOURCE\n{DOMAIN}---\nkind: task-resource\n{WORKFLOW}"),
+        format!("kind: TASK_RESOURCE\n{DOMAIN}---\nkind: task-resource\n{WORKFLOW}"),
     );
     attributes.write(
         "d/more/plugins.yml",
@@ -86,7 +86,7 @@ fn pruning_deletes_what_no_file_names_and_shows_it_first() {
     attributes.write("other.yaml", "kind: OF_NOBODY\nproject: p\na: 1\n");
     attributes.tokenpool("apply -f other.yaml --force --unchecked").exits_with(0);
     std::fs::remove_file(attributes.path("d/10-task.yaml")).unwrap();
-    attributes.write("d/20-task.yaml", &format!("kind: TASK_RESOURCE\n{WORKFLOW}"));
+    attributes.write("d/20-task.yaml", format!("kind: TASK_RESOURCE\n{WORKFLOW}"));
     let everything = paths(&attributes);
 
     attributes.tokenpool("apply -f d --force").exits_with(0);
@@ -144,7 +144,7 @@ fn nothing_to_apply_is_an_error() {
 fn the_same_twice_is_an_error_that_names_both_places() {
     let attributes = directory();
     attributes
-        .write("d/more/again.yaml", &format!("---\nkind: task-resource-attribute\n{WORKFLOW}"));
+        .write("d/more/again.yaml", format!("---\nkind: task-resource-attribute\n{WORKFLOW}"));
     attributes.tokenpool("apply -f d --force").fails_with(
         2,
         "d/more/again.yaml: document 1, line 2: TASK_RESOURCE of billing:production:nightly stands already in \

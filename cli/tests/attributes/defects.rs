@@ -16,7 +16,7 @@ fn ctl_1_a_workflow_can_be_pinned_to_the_value_that_it_inherits() {
     let attributes = Attributes::start();
     let domain = "project: billing\ndomain: production\nvalue: gpu\n";
     attributes.write("d.yaml", domain);
-    attributes.write("w.yaml", &format!("{domain}workflow: nightly\n"));
+    attributes.write("w.yaml", format!("{domain}workflow: nightly\n"));
     attributes.tokenpool("update execution-cluster-label --attrFile d.yaml --force").exits_with(0);
     let run = attributes
         .tokenpool("update execution-cluster-label --attrFile w.yaml --force")
@@ -88,8 +88,8 @@ fn ctl_5_every_kind_can_be_got_of_a_project() {
 #[test]
 fn ctl_6_an_update_that_merges_shows_what_will_be_stored() {
     let attributes = Attributes::start();
-    attributes.write("1.yaml", &override_of("hive", "b"));
-    attributes.write("2.yaml", &override_of("python", "a"));
+    attributes.write("1.yaml", override_of("hive", "b"));
+    attributes.write("2.yaml", override_of("python", "a"));
     attributes.tokenpool("update plugin-override --attrFile 1.yaml --force").exits_with(0);
     let run =
         attributes.tokenpool("update plugin-override --attrFile 2.yaml --force").exits_with(0);

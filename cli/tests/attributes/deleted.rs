@@ -53,7 +53,7 @@ fn a_file_that_is_missing_or_wrong_deletes_nothing() {
     let delete = "delete task-resource --force --attrFile f.yaml";
     let run = attributes.tokenpool(delete).exits_with(2);
     assert!(run.stderr.contains("unable to read from f.yaml yaml file"), "{run:?}");
-    attributes.write("f.yaml", &[super::DOMAIN, "---\nproject: p\nInvalidDomain: d\n"].concat());
+    attributes.write("f.yaml", [super::DOMAIN, "---\nproject: p\nInvalidDomain: d\n"].concat());
     let run = attributes.tokenpool(delete).exits_with(2);
     assert!(
         run.stderr.contains("f.yaml: document 2, line 6: InvalidDomain: unknown field"),

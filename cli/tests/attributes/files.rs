@@ -80,7 +80,7 @@ fn what_is_no_text_is_named_with_its_line() {
 
 #[test]
 fn aliases_that_make_too_much_of_a_file_are_refused() {
-    let tens = |name, of: &str| format!("{name}: &{name} [{}]\n", vec![of; 10].join(", "));
+    let tens = |name, of: &str| format!("{name}: &{name} [{}]\n", [of; 10].join(", "));
     let names = ["a", "b", "c", "d", "e", "f"];
     let mut file = "project: p\n".to_owned() + &tens("a", "x");
     for names in names.windows(2) {
@@ -135,11 +135,11 @@ fn oversized_attributes_are_refused() {
     let long = "x".repeat(1 << 20);
     let length = (1 << 20) + r#"{"value":""}"#.len();
     refused(
-        &format!("project: p\nvalue: v\n---\nproject: q\nvalue: {long}\n"),
+        format!("project: p\nvalue: v\n---\nproject: q\nvalue: {long}\n"),
         &format!("document 2, line 4: needs a kind: it fits none of {}", KINDS),
     );
     refused(
-        &format!(
+        format!(
             "project: p\nvalue: v\n---\nkind: execution-cluster-label\nproject: q\nvalue: {long}\n"
         ),
         &format!(
@@ -161,7 +161,7 @@ fn of_a_file_with_one_bad_document_nothing_is_applied() {
             true => "---\nproject: p\ntags: a\n".to_owned(),
             false => good(place),
         });
-        attributes.write("f.yaml", &documents.collect::<String>());
+        attributes.write("f.yaml", documents.collect::<String>());
         let line = 3 * bad + 3;
         let error = format!(
             "f.yaml: document {}, line {line}: tags: invalid type: string \"a\", expected a sequence",
@@ -208,7 +208,7 @@ fn flytectls_files_are_taken_as_they_are() {
     ];
     let attributes = Attributes::start();
     for (kind, fields) in files {
-        attributes.write("f.yaml", &format!("project: billing\ndomain: production\n{fields}"));
+        attributes.write("f.yaml", format!("project: billing\ndomain: production\n{fields}"));
         attributes.tokenpool(&format!("update {kind} --force --attrFile f.yaml")).exits_with(0);
         // And so is what is written.
         let place = if fields.starts_with("workflow") { "app.reports.nightly" } else { "" };

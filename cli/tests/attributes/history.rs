@@ -13,7 +13,7 @@ const UPDATE: &str = "update execution-cluster-label --attrFile";
 fn with_versions() -> Attributes {
     let attributes = Attributes::start();
     for value in ["a", "b"] {
-        attributes.write("f.yaml", &format!("project: p\nvalue: {value}\n"));
+        attributes.write("f.yaml", format!("project: p\nvalue: {value}\n"));
         attributes.tokenpool(&format!("{UPDATE} f.yaml --force")).exits_with(0);
     }
     attributes

@@ -32,7 +32,7 @@ impl Attributes {
     /// With task resources of a domain, 2 cpus, and of a workflow in it, 16.
     fn with_task_resources() -> Self {
         let attributes = Self::start();
-        attributes.write("t.yaml", &[DOMAIN, "---\n", WORKFLOW].concat());
+        attributes.write("t.yaml", [DOMAIN, "---\n", WORKFLOW].concat());
         attributes.tokenpool("update task-resource --force --attrFile t.yaml").exits_with(0);
         attributes
     }

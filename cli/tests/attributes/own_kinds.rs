@@ -23,7 +23,7 @@ fn a_kind_of_one_s_own_has_every_command() {
     let attributes = Attributes::start();
     let file = |priority: i32| {
         let place = "project: billing\ndomain: production\nworkflow: nightly\n";
-        attributes.write("f.yaml", &format!("{place}priority: {priority}\n"));
+        attributes.write("f.yaml", format!("{place}priority: {priority}\n"));
     };
     file(10);
     let update = "update workflow-priority --force --attrFile f.yaml";

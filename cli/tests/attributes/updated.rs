@@ -58,7 +58,7 @@ fn a_malformed_file_is_refused_before_anything_is_asked() {
 fn every_level_is_set_with_force() {
     for (place, path, words) in LEVELS {
         let attributes = Attributes::start();
-        attributes.write("f.yaml", &format!("{place}value: v\n"));
+        attributes.write("f.yaml", format!("{place}value: v\n"));
         let run = attributes.tokenpool(&format!("{UPDATE} --force")).exits_with(0);
         assert_eq!(
             run.stdout,
@@ -80,7 +80,7 @@ fn every_level_is_set_with_force() {
 fn without_force_somebody_is_asked() {
     for (place, path, _) in LEVELS {
         let attributes = Attributes::start();
-        attributes.write("f.yaml", &format!("{place}value: v\n"));
+        attributes.write("f.yaml", format!("{place}value: v\n"));
         // Nobody is there to answer.
         let run = attributes.tokenpool(UPDATE).exits_with(3);
         assert_eq!(run.stderr, "Continue? [y/n]: error: update aborted by user\n");
@@ -99,7 +99,7 @@ fn without_force_somebody_is_asked() {
 fn a_dry_run_changes_nothing_with_or_without_force() {
     for (place, ..) in LEVELS {
         let attributes = Attributes::start();
-        attributes.write("f.yaml", &format!("{place}value: v\n"));
+        attributes.write("f.yaml", format!("{place}value: v\n"));
         for options in ["--dryRun", "--dryRun --force", "--dry-run"] {
             let run = attributes.tokenpool(&format!("{UPDATE} {options}")).exits_with(0);
             assert!(run.stdout.contains("+value: v\n"), "{run:?}");
@@ -117,7 +117,7 @@ fn a_dry_run_changes_nothing_with_or_without_force() {
 fn a_server_that_fails_is_a_failure() {
     for (place, ..) in LEVELS {
         let mut attributes = Attributes::start();
-        attributes.write("f.yaml", &format!("{place}value: v\n"));
+        attributes.write("f.yaml", format!("{place}value: v\n"));
         attributes.server.kill();
         let run = attributes.tokenpool(&format!("{UPDATE} --force")).exits_with(1);
         assert!(run.stdout.is_empty() && run.stderr.contains("no answer from"), "{run:?}");
