@@ -8,20 +8,32 @@
 //! | --- | --- | --- | --- |
 //! | `type` | `TOKENPOOL_TYPE` | `noop` | `noop`, `memory` or `redis` |
 //! | `resourceMaxQuota` | `TOKENPOOL_RESOURCE_MAX_QUOTA` | 1000 | largest quota of one pool, in units |
-//! | `redis.hostPaths` | `TOKENPOOL_REDIS_HOST_PATHS`, comma-separated | none | `host:port` of the server; several are a Redis Cluster and not supported yet |
-//! | `redis.primaryName` | `TOKENPOOL_REDIS_PRIMARY_NAME` | none | name for Sentinel; not supported yet |
-//! | `redis.hostPath` | `TOKENPOOL_REDIS_HOST_PATH` | none | used when `hostPaths` is empty; without either, 127.0.0.1:6379 |
-//! | `redis.hostKey` | `TOKENPOOL_REDIS_HOST_KEY` | none | password |
+//! | `redis.hostPaths` | `TOKENPOOL_REDIS_HOST_PATHS`, comma-separated | none | `host:port` of the server; with `primaryName` of the sentinels; without it several are nodes of a Redis Cluster |
+//! | `redis.primaryName` | `TOKENPOOL_REDIS_PRIMARY_NAME` | none | under which name the sentinels know the primary |
+//! | `redis.hostPath` | `TOKENPOOL_REDIS_HOST_PATH` | none | used when `hostPaths` is empty; without either, 127.0.0.1:6379, or 26379 for a sentinel |
+//! | `redis.hostKey` | `TOKENPOOL_REDIS_HOST_KEY` | none | password of the servers |
 //! | `redis.maxRetries` | `TOKENPOOL_REDIS_MAX_RETRIES` | 0 | how often a call that got no answer is repeated, with back-off; at most 100 |
-//! | `redis.url` | `TOKENPOOL_REDIS` | none | `redis://[:password@]host[:port][/db]` or `unix:///path/to/socket`, instead of the addresses and password above |
+//! | `redis.hostUser` | `TOKENPOOL_REDIS_HOST_USER` | none | ACL user on the servers; needs `hostKey` |
+//! | `redis.sentinelUser` | `TOKENPOOL_REDIS_SENTINEL_USER` | none | ACL user on the sentinels; needs `sentinelKey` |
+//! | `redis.sentinelKey` | `TOKENPOOL_REDIS_SENTINEL_KEY` | none | password of the sentinels |
+//! | `redis.cluster` | `TOKENPOOL_REDIS_CLUSTER` | false | a Redis Cluster, also with one address |
+//! | `redis.database` | `TOKENPOOL_REDIS_DATABASE` | 0 | index of the database; none but 0 in a cluster |
+//! | `redis.url` | `TOKENPOOL_REDIS` | none | `redis[s]://[[user]:password@]host[:port][/db]` or `unix:///path/to/socket`, instead of the addresses, user, password and database above |
+//! | `redis.tls` | `TOKENPOOL_REDIS_TLS` | false | TLS to servers and sentinels; `rediss://` says so, too |
+//! | `redis.tlsCaFile` | `TOKENPOOL_REDIS_TLS_CA_FILE` | the system's | PEM file with the authorities that servers are verified by |
+//! | `redis.tlsCertFile` | `TOKENPOOL_REDIS_TLS_CERT_FILE` | none | PEM file with the client's certificate; needs `tlsKeyFile` |
+//! | `redis.tlsKeyFile` | `TOKENPOOL_REDIS_TLS_KEY_FILE` | none | PEM file with its key |
+//! | `redis.tlsServerName` | `TOKENPOOL_REDIS_TLS_SERVER_NAME` | the host | name that the servers' certificates must be for |
 //! | `redis.connectTimeout` | `TOKENPOOL_REDIS_CONNECT_TIMEOUT` | `5s` | for making a connection; 1 ms to 1 h |
 //! | `redis.commandTimeout` | `TOKENPOOL_REDIS_COMMAND_TIMEOUT` | `3s` | for an answer; 1 ms to 1 h |
+//! | `redis.totalTimeout` | `TOKENPOOL_REDIS_TOTAL_TIMEOUT` | `10s` | for a call with all its repetitions; 1 ms to 1 h |
+//! | `redis.retryPercent` | `TOKENPOOL_REDIS_RETRY_PERCENT` | 20 | most repetitions per hundred calls, over ten seconds; one a second is always free; 0 to 1000 |
 //! | `redis.connections` | `TOKENPOOL_REDIS_CONNECTIONS` | 1 | connections that all claims share; 1 to 64 |
 //!
 //! The first seven are Flyte's. An empty environment variable counts as absent; `TOKENPOOL_REDIS`
-//! stands for the address and password of the document, too.
+//! stands for the addresses, user, password and database of the document, too.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,15 +124,41 @@ pub struct RedisConfig {
     pub host_key: Option<SecretString>,
     /// `maxRetries`: how often a call that got no answer is repeated.
     pub max_retries: u32,
-    /// `url`: address, password and database in one; secret, because a password may be in it.
+    /// `hostUser`: the ACL user, with the password.
+    pub host_user: String,
+    /// `sentinelUser`: the ACL user on the sentinels.
+    pub sentinel_user: String,
+    /// `sentinelKey`: the password of the sentinels.
+    #[serde(deserialize_with = "secret")]
+    pub sentinel_key: Option<SecretString>,
+    /// `cluster`: whether the addresses are nodes of a Redis Cluster even if there is but one.
+    pub cluster: bool,
+    /// `database`: index of the database.
+    pub database: u32,
+    /// `url`: address, user, password and database in one; secret, because a password may be in it.
     #[serde(deserialize_with = "secret")]
     pub url: Option<SecretString>,
+    /// `tls`: whether servers and sentinels are reached over TLS.
+    pub tls: bool,
+    /// `tlsCaFile`: the authorities that servers are verified by; the system's if empty.
+    pub tls_ca_file: PathBuf,
+    /// `tlsCertFile`: the client's certificate, if not empty.
+    pub tls_cert_file: PathBuf,
+    /// `tlsKeyFile`: the key of the client's certificate.
+    pub tls_key_file: PathBuf,
+    /// `tlsServerName`: the name that the servers' certificates must be for; that of the host if empty.
+    pub tls_server_name: String,
     /// `connectTimeout`: for making a connection.
     #[serde(deserialize_with = "duration")]
     pub connect_timeout: Duration,
     /// `commandTimeout`: for an answer.
     #[serde(deserialize_with = "duration")]
     pub command_timeout: Duration,
+    /// `totalTimeout`: for a call with all its repetitions.
+    #[serde(deserialize_with = "duration")]
+    pub total_timeout: Duration,
+    /// `retryPercent`: most repetitions per hundred calls.
+    pub retry_percent: u32,
     /// `connections`: how many connections all claims share.
     pub connections: u32,
 }
@@ -133,9 +171,21 @@ impl Default for RedisConfig {
             host_path: String::new(),
             host_key: None,
             max_retries: 0,
+            host_user: String::new(),
+            sentinel_user: String::new(),
+            sentinel_key: None,
+            cluster: false,
+            database: 0,
             url: None,
+            tls: false,
+            tls_ca_file: PathBuf::new(),
+            tls_cert_file: PathBuf::new(),
+            tls_key_file: PathBuf::new(),
+            tls_server_name: String::new(),
             connect_timeout: Duration::from_secs(5),
             command_timeout: Duration::from_secs(3),
+            total_timeout: Duration::from_secs(10),
+            retry_percent: 20,
             connections: 1,
         }
     }
@@ -147,14 +197,25 @@ enum Kind {
     Text,
     Number,
     List,
+    Flag,
 }
 
 const REDIS_URL: &str = "TOKENPOOL_REDIS";
 
 /// Keys of `redis` that its `url` stands for.
-const ADDRESS_KEYS: [&str; 3] = ["hostPaths", "hostPath", "hostKey"];
+const ADDRESS_KEYS: [&str; 9] = [
+    "hostPaths",
+    "hostPath",
+    "hostKey",
+    "hostUser",
+    "primaryName",
+    "sentinelUser",
+    "sentinelKey",
+    "cluster",
+    "database",
+];
 
-const ENVIRONMENT: [(&str, &[&str], Kind); 11] = [
+const ENVIRONMENT: [(&str, &[&str], Kind); 23] = [
     ("TOKENPOOL_TYPE", &["type"], Kind::Text),
     ("TOKENPOOL_RESOURCE_MAX_QUOTA", &["resourceMaxQuota"], Kind::Number),
     ("TOKENPOOL_REDIS_HOST_PATHS", &["redis", "hostPaths"], Kind::List),
@@ -162,9 +223,21 @@ const ENVIRONMENT: [(&str, &[&str], Kind); 11] = [
     ("TOKENPOOL_REDIS_HOST_PATH", &["redis", "hostPath"], Kind::Text),
     ("TOKENPOOL_REDIS_HOST_KEY", &["redis", "hostKey"], Kind::Text),
     ("TOKENPOOL_REDIS_MAX_RETRIES", &["redis", "maxRetries"], Kind::Number),
+    ("TOKENPOOL_REDIS_HOST_USER", &["redis", "hostUser"], Kind::Text),
+    ("TOKENPOOL_REDIS_SENTINEL_USER", &["redis", "sentinelUser"], Kind::Text),
+    ("TOKENPOOL_REDIS_SENTINEL_KEY", &["redis", "sentinelKey"], Kind::Text),
+    ("TOKENPOOL_REDIS_CLUSTER", &["redis", "cluster"], Kind::Flag),
+    ("TOKENPOOL_REDIS_DATABASE", &["redis", "database"], Kind::Number),
     (REDIS_URL, &["redis", "url"], Kind::Text),
+    ("TOKENPOOL_REDIS_TLS", &["redis", "tls"], Kind::Flag),
+    ("TOKENPOOL_REDIS_TLS_CA_FILE", &["redis", "tlsCaFile"], Kind::Text),
+    ("TOKENPOOL_REDIS_TLS_CERT_FILE", &["redis", "tlsCertFile"], Kind::Text),
+    ("TOKENPOOL_REDIS_TLS_KEY_FILE", &["redis", "tlsKeyFile"], Kind::Text),
+    ("TOKENPOOL_REDIS_TLS_SERVER_NAME", &["redis", "tlsServerName"], Kind::Text),
     ("TOKENPOOL_REDIS_CONNECT_TIMEOUT", &["redis", "connectTimeout"], Kind::Text),
     ("TOKENPOOL_REDIS_COMMAND_TIMEOUT", &["redis", "commandTimeout"], Kind::Text),
+    ("TOKENPOOL_REDIS_TOTAL_TIMEOUT", &["redis", "totalTimeout"], Kind::Text),
+    ("TOKENPOOL_REDIS_RETRY_PERCENT", &["redis", "retryPercent"], Kind::Number),
     ("TOKENPOOL_REDIS_CONNECTIONS", &["redis", "connections"], Kind::Number),
 ];
 
@@ -174,7 +247,7 @@ impl Config {
     /// # Errors
     ///
     /// [`Error::Configuration`] names the key and what is allowed: an unknown key or type, a wrong
-    /// value, or what is not supported yet (Sentinel, Cluster, TLS, ACL users).
+    /// value, or keys that contradict each other.
     pub fn from_yaml(text: &str) -> Result<Self> {
         Self::from_parts(text, |_| None)
     }
@@ -202,7 +275,7 @@ impl Config {
         Self::from_parts("", environment)
     }
 
-    /// The defaults with Redis at this address: `redis://[:password@]host[:port][/db]` or
+    /// The defaults with Redis at this address: `redis[s]://[[user]:password@]host[:port][/db]` or
     /// `unix:///path/to/socket`.
     ///
     /// # Errors
@@ -296,33 +369,20 @@ impl Config {
         if self.resource_max_quota == 0 {
             return wrong("resourceMaxQuota", "must be at least 1");
         }
-        if !redis.primary_name.is_empty() {
-            return wrong("redis.primaryName", "Sentinel is not supported yet; name one server");
-        }
-        if redis.host_paths.len() > 1 {
-            return wrong(
-                "redis.hostPaths",
-                "several addresses are a Redis Cluster, which is not supported yet; name one server",
-            );
-        }
-        if redis.url.is_some()
-            && !(redis.host_paths.is_empty()
-                && redis.host_path.is_empty()
-                && redis.host_key.is_none())
-        {
-            return wrong(
-                "redis.url",
-                "stands instead of hostPaths, hostPath and hostKey; give one",
-            );
-        }
         if redis.max_retries > 100 {
             return wrong("redis.maxRetries", "must be at most 100");
         }
-        if !limit.contains(&redis.connect_timeout) {
-            return wrong("redis.connectTimeout", "must be between 1ms and 1h");
+        for (key, duration) in [
+            ("redis.connectTimeout", redis.connect_timeout),
+            ("redis.commandTimeout", redis.command_timeout),
+            ("redis.totalTimeout", redis.total_timeout),
+        ] {
+            if !limit.contains(&duration) {
+                return wrong(key, "must be between 1ms and 1h");
+            }
         }
-        if !limit.contains(&redis.command_timeout) {
-            return wrong("redis.commandTimeout", "must be between 1ms and 1h");
+        if redis.retry_percent > 1000 {
+            return wrong("redis.retryPercent", "must be at most 1000");
         }
         if !(1..=64).contains(&redis.connections) {
             return wrong("redis.connections", "must be between 1 and 64");
@@ -392,6 +452,7 @@ fn value(text: &str, kind: Kind) -> Value {
     match kind {
         Kind::Number => text.parse().map_or_else(|_| text.into(), |number: u64| number.into()),
         Kind::List => text.split(',').map(str::trim).collect(),
+        Kind::Flag => text.parse().map_or_else(|_| text.into(), |flag: bool| flag.into()),
         Kind::Text => text.into(),
     }
 }

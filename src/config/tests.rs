@@ -67,7 +67,7 @@ fn mistakes_are_named_with_what_is_allowed() {
         ),
         (
             "redis: {host: x}",
-            "invalid configuration: redis.host: unknown field `host`, expected one of `hostPaths`, `primaryName`, `hostPath`, `hostKey`, `maxRetries`, `url`, `connectTimeout`, `commandTimeout`, `connections`",
+            "invalid configuration: redis.host: unknown field `host`, expected one of `hostPaths`, `primaryName`, `hostPath`, `hostKey`, `maxRetries`, `hostUser`, `sentinelUser`, `sentinelKey`, `cluster`, `database`, `url`, `tls`, `tlsCaFile`, `tlsCertFile`, `tlsKeyFile`, `tlsServerName`, `connectTimeout`, `commandTimeout`, `totalTimeout`, `retryPercent`, `connections`",
         ),
         (
             "resourceMaxQuota: many",
@@ -96,16 +96,16 @@ fn mistakes_are_named_with_what_is_allowed() {
             "invalid configuration: redis.connections: must be between 1 and 64",
         ),
         (
-            "redis: {primaryName: main}",
-            "invalid configuration: redis.primaryName: Sentinel is not supported yet; name one server",
+            "redis: {retryPercent: 1001}",
+            "invalid configuration: redis.retryPercent: must be at most 1000",
         ),
         (
-            "redis: {hostPaths: [a:1, b:2]}",
-            "invalid configuration: redis.hostPaths: several addresses are a Redis Cluster, which is not supported yet; name one server",
+            "redis: {totalTimeout: 2h}",
+            "invalid configuration: redis.totalTimeout: must be between 1ms and 1h",
         ),
         (
-            "redis: {url: redis://a, hostKey: x}",
-            "invalid configuration: redis.url: stands instead of hostPaths, hostPath and hostKey; give one",
+            "redis: {cluster: maybe}",
+            "invalid configuration: redis.cluster: invalid type: string \"maybe\", expected a boolean",
         ),
     ];
     for (text, expected) in cases {
@@ -168,37 +168,58 @@ fn assert_secret(text: &str) {
 #[cfg(feature = "redis")]
 fn addresses_that_cannot_be_used_are_refused_without_showing_a_password() {
     for text in [
-        "redis: {url: \"rediss://:hunter2@a\"}",
-        "redis: {url: \"redis://me:hunter2@a\"}",
+        "redis: {url: \"rediss://:hunter2@a#insecure\"}",
+        "redis: {url: \"redis://me:hunter2@a:port\"}",
         "redis: {url: \"redis://:hunter2@a:port\"}",
         "redis: {url: \"http://:hunter2@a\"}",
     ] {
         assert_secret(text);
     }
-    let form = "must be redis://[:password@]host[:port][/db] or unix:///path/to/socket";
+    let form = "must be redis[s]://[[user]:password@]host[:port][/db] or unix:///path/to/socket";
+    let url_alone = "redis.url: stands instead of hostPaths, hostPath, hostKey, hostUser, primaryName, cluster and database; give one";
     let cases = [
-        ("url: \"rediss://a\"", "redis.url: TLS is not supported yet; give a redis:// address"),
-        (
-            "url: \"redis://me@a\"",
-            "redis.url: ACL users are not supported yet; give a password alone",
-        ),
-        (
-            "url: \"unix:///s?user=me\"",
-            "redis.url: ACL users are not supported yet; give a password alone",
-        ),
+        ("url: \"rediss://a#insecure\"", "redis.url: servers are always verified; give tlsCaFile"),
+        ("url: \"redis://me@a\"", "redis.url: an ACL user needs a password"),
+        ("url: \"unix:///s?user=me\"", "redis.url: an ACL user needs a password"),
+        ("url: \"unix:///s\", tls: true", "redis.tls: is not spoken over a unix socket"),
         ("url: here", &format!("redis.url: {form}")),
         ("url: \"redis://a/db\"", &format!("redis.url: {form}")),
+        ("url: \"redis://a\", hostKey: x", url_alone),
+        ("url: \"redis://a\", primaryName: x", url_alone),
+        ("url: \"redis://a\", database: 1", url_alone),
         ("hostPaths: [here]", "redis.hostPaths: must be host:port"),
+        ("hostPaths: [\"a:1\", \"b\"]", "redis.hostPaths: must be host:port"),
         ("hostPath: \"a:0\"", "redis.hostPath: must be host:port"),
         ("hostPath: \":1\"", "redis.hostPath: must be host:port"),
+        ("hostUser: me", "redis.hostUser: needs hostKey"),
+        ("sentinelUser: me, primaryName: x", "redis.sentinelUser: needs sentinelKey"),
+        ("sentinelKey: me", "redis.sentinelKey: needs primaryName"),
+        ("cluster: true, primaryName: x", "redis.cluster: has no primaryName; give one of them"),
+        ("hostPaths: [\"a:1\", \"b:2\"], database: 1", "redis.database: must be 0 in a cluster"),
+        ("tlsCaFile: f", "redis.tlsCaFile: needs tls: true, or a rediss:// address"),
+        ("tlsServerName: name", "redis.tlsServerName: needs tls: true, or a rediss:// address"),
+        ("tls: true, tlsCertFile: f", "redis.tlsCertFile: needs tlsKeyFile"),
+        ("tls: true, tlsKeyFile: f", "redis.tlsKeyFile: needs tlsCertFile"),
     ];
     for (text, problem) in cases {
         let expected = format!("invalid configuration: {problem}");
         assert_eq!(message(&format!("redis: {{{text}}}")), expected);
     }
-    for text in ["url: \"redis://:x@a:1/2\"", "url: \"unix:///s?pass=x\"", "hostPath: \"[::1]:1\""]
-    {
-        assert!(Config::from_yaml(&format!("redis: {{{text}}}")).is_ok(), "{text}");
+    for text in [
+        "url: \"redis://:x@a:1/2\"",
+        "url: \"redis://me:x@a\"",
+        "url: \"rediss://a\", tlsCaFile: f",
+        "url: \"unix:///s?pass=x\"",
+        "hostPath: \"[::1]:1\"",
+        "hostPaths: [\"a:1\", \"b:2\"]",
+        "hostPaths: [\"a:1\"], cluster: true",
+        "hostPaths: [\"a:1\"], primaryName: main, sentinelKey: x",
+        "primaryName: main",
+        "tls: true, tlsCertFile: f, tlsKeyFile: g, tlsServerName: name",
+        "hostUser: me, hostKey: x, database: 3",
+    ] {
+        let config = Config::from_yaml(&format!("redis: {{{text}}}"));
+        assert!(config.is_ok(), "{text}: {config:?}");
     }
 }
 

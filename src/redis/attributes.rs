@@ -85,7 +85,7 @@ impl AttributeStore for RedisAttributeStore {
         let (operation, keys) = ("look up attributes", AttributeKeys::new(kind));
         let mut cmd = redis::Cmd::with_capacity(2 + paths.len(), 256);
         cmd.arg("HMGET").arg(&keys.records).arg(paths);
-        let reply = match self.connections.call(Lane::Shared, &cmd).await {
+        let reply = match self.connections.once(Lane::Shared, &cmd).await {
             Ok(reply) => reply,
             Err(error) => return Err(self.error(&keys, operation, error).await),
         };

@@ -22,6 +22,20 @@ impl Listeners {
         inboxes.insert(channel.to_owned(), sender);
         receiver
     }
+
+    /// Messages may have been lost.
+    pub(super) fn interrupted(&self) {
+        tell_all(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The channels of all inboxes.
+    pub(super) fn channels(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+}
+
+fn tell_all(inboxes: &mut HashMap<String, UnboundedSender<Notice>>) {
+    inboxes.retain(|_, inbox| inbox.send(Notice::Interrupted).is_ok());
 }
 
 impl AsyncPushSender for Listeners {
@@ -43,9 +57,7 @@ impl AsyncPushSender for Listeners {
                 }
             }
             // Lost, and subscribed again: what was published between is gone.
-            PushKind::Disconnection | PushKind::Subscribe => {
-                inboxes.retain(|_, inbox| inbox.send(Notice::Interrupted).is_ok());
-            }
+            PushKind::Disconnection | PushKind::Subscribe => tell_all(&mut inboxes),
             _ => {}
         }
         Ok(())

@@ -1,15 +1,19 @@
 //! The backend that shares pools between processes through Redis.
 
+mod address;
 mod attributes;
 mod audit;
 mod claims;
 mod connect;
 mod keys;
+mod link;
 mod listeners;
+mod node;
 mod operate;
 mod remote;
 mod reply;
 mod scripts;
+mod sentinel;
 mod tracking;
 
 use std::sync::Arc;
@@ -33,8 +37,8 @@ use crate::pool::{
 };
 use crate::ticket::{Inbox, QueueChange, Renewal, Renewed, TicketRequest, TicketsPage, Turn};
 
+pub(crate) use self::address::check_address;
 pub use self::attributes::RedisAttributeStore;
-pub(crate) use self::connect::check_address;
 
 /// Keeps pools in Redis, in the schema of `lua/README.md`.
 ///

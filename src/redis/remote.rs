@@ -42,7 +42,7 @@ impl<'a> RemotePool<'a> {
 
     /// The reply of a command on one of the pool's keys.
     pub(super) async fn command(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
-        match self.connections.call(Lane::Own, cmd).await {
+        match self.connections.once(Lane::Own, cmd).await {
             Ok(reply) => Ok(reply),
             Err(error) => Err(self.error(operation, error).await),
         }
@@ -115,7 +115,7 @@ pub(super) async fn command_on_set(
     let cmd = redis::cmd(command).arg(key).arg(member).to_owned();
     // The whole list may be long.
     let lane = if member.is_some() { Lane::Shared } else { Lane::Own };
-    match connections.call(lane, &cmd).await {
+    match connections.once(lane, &cmd).await {
         Ok(reply) => Ok(reply),
         Err(error) if error.code() == Some("WRONGTYPE") => {
             let wrong = wrong_type(connections, key, "set").await;
@@ -132,7 +132,7 @@ pub(super) async fn wrong_type(
     expected: &'static str,
 ) -> Option<Error> {
     let cmd = redis::cmd("TYPE").arg(key).to_owned();
-    let Ok(Value::SimpleString(found)) = connections.call(Lane::Shared, &cmd).await else {
+    let Ok(Value::SimpleString(found)) = connections.once(Lane::Shared, &cmd).await else {
         return None;
     };
     let wrong = found != expected && found != "none";

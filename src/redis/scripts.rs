@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, ToRedisArgs, Value};
+use tokio::time::Instant;
 
 use super::connect::{Connections, Lane};
 
@@ -83,9 +84,9 @@ impl Script {
         }
     }
 
-    async fn load(&self, connections: &Connections) -> RedisResult<()> {
+    async fn load(&self, connections: &Connections, ends: Instant) -> RedisResult<()> {
         let load = redis::cmd("SCRIPT").arg("LOAD").arg(&*self.source()).to_owned();
-        connections.call(self.lane, &load).await.map(drop)
+        connections.call(self.lane, &load, ends).await.map(drop)
     }
 }
 
@@ -102,14 +103,14 @@ impl Call {
     }
 
     pub(super) async fn send(&self, connections: &Connections) -> RedisResult<Value> {
-        let Self { script, cmd } = self;
+        let (Self { script, cmd }, ends) = (self, connections.deadline());
         for _ in 0..RELOADS {
-            match connections.call(script.lane, cmd).await {
-                Err(error) if is_unknown_script(&error) => script.load(connections).await?,
+            match connections.call(script.lane, cmd, ends).await {
+                Err(error) if is_unknown_script(&error) => script.load(connections, ends).await?,
                 reply => return reply,
             }
         }
-        connections.call(script.lane, cmd).await
+        connections.call(script.lane, cmd, ends).await
     }
 
     /// Sends several calls of one script in one round trip.
@@ -118,14 +119,14 @@ impl Call {
         connections: &Connections,
     ) -> RedisResult<Vec<Value>> {
         let Some(Self { script, .. }) = calls.first() else { return Ok(Vec::new()) };
-        let cmds = || calls.iter().map(|call| &call.cmd);
+        let (cmds, ends) = (|| calls.iter().map(|call| &call.cmd), connections.deadline());
         for _ in 0..RELOADS {
-            match connections.call_all(cmds()).await {
-                Err(error) if is_unknown_script(&error) => script.load(connections).await?,
+            match connections.call_all(cmds(), ends).await {
+                Err(error) if is_unknown_script(&error) => script.load(connections, ends).await?,
                 replies => return replies,
             }
         }
-        connections.call_all(cmds()).await
+        connections.call_all(cmds(), ends).await
     }
 }
 

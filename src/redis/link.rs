@@ -1,0 +1,256 @@
+//! One connection that many calls share, made again whenever it is lost.
+//!
+//! A task of the link's own makes it again, with back-off and jitter; no call does. While it is lost calls wait for the next
+//! one, but only for [`PATIENCE`]: after that the circuit is broken, and calls fail at once until the task has found the
+//! server again.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
+use redis::{AsyncConnectionConfig, ErrorKind, PushInfo, PushKind, RedisError, RedisResult};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::address::Target;
+use super::listeners::Listeners;
+
+/// How long calls wait for a connection that was lost.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+const FIRST_DELAY: Duration = Duration::from_millis(20);
+const LONGEST_DELAY: Duration = Duration::from_millis(500);
+
+/// A shared connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    shared: Arc<Shared>,
+    _keeper: AbortOnDropHandle<()>,
+}
+
+/// A connection as a call got it.
+pub(super) struct Connected {
+    pub(super) connection: MultiplexedConnection,
+    epoch: u64,
+    /// Replies that had come when the call began.
+    replies: u64,
+}
+
+struct Shared {
+    state: watch::Sender<State>,
+    /// Replies of any connection so far.
+    replies: AtomicU64,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("state", &*self.state.borrow()).finish_non_exhaustive()
+    }
+}
+
+enum State {
+    Lost,
+    Up { epoch: u64, connection: MultiplexedConnection },
+    Broken(RedisError),
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost => f.write_str("Lost"),
+            Self::Up { epoch, .. } => write!(f, "Up({epoch})"),
+            Self::Broken(error) => write!(f, "Broken({error})"),
+        }
+    }
+}
+
+impl Link {
+    /// Makes the first connection. Channels of the listeners are subscribed to on each.
+    pub(super) async fn open(target: Target, listeners: Option<Listeners>) -> RedisResult<Self> {
+        let state = watch::Sender::new(State::Lost);
+        let shared = Arc::new(Shared { state, replies: AtomicU64::new(0) });
+        let keeper = Keeper { target, listeners, shared: Arc::clone(&shared) };
+        let connection = keeper.connect(1).await?;
+        shared.state.send_replace(State::Up { epoch: 1, connection });
+        Ok(Self { shared, _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run())) })
+    }
+
+    /// The connection, or the next one if it is lost; at once the reason why there is none, if the circuit is broken.
+    pub(super) async fn connected(&self) -> RedisResult<Connected> {
+        let mut states = self.shared.state.subscribe();
+        loop {
+            if let Some(connected) = self.now() {
+                return connected;
+            }
+            // The link lives, and with it what tells of its state.
+            let _ = states.changed().await;
+        }
+    }
+
+    /// The same, if it is known already.
+    pub(super) fn now(&self) -> Option<RedisResult<Connected>> {
+        self.shared.connected()
+    }
+
+    /// A reply came, whatever it says.
+    pub(super) fn answered(&self) {
+        self.shared.replies.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// No reply came in time. If none came to anybody since the call began, the connection is of no use.
+    pub(super) fn unanswered(&self, connected: &Connected) {
+        if self.shared.replies.load(Ordering::Relaxed) == connected.replies {
+            self.lose(connected);
+        }
+    }
+
+    /// The connection is of no use any more.
+    pub(super) fn lose(&self, connected: &Connected) {
+        self.shared.lose(connected.epoch);
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(&*self.shared.state.borrow(), State::Up { .. })
+    }
+}
+
+impl Shared {
+    fn connected(&self) -> Option<RedisResult<Connected>> {
+        match &*self.state.borrow() {
+            State::Lost => None,
+            State::Broken(error) => Some(Err(error.clone())),
+            State::Up { epoch, connection } => Some(Ok(Connected {
+                connection: connection.clone(),
+                epoch: *epoch,
+                replies: self.replies.load(Ordering::Relaxed),
+            })),
+        }
+    }
+
+    fn lose(&self, lost: u64) {
+        self.state.send_if_modified(|state| match state {
+            State::Up { epoch, .. } if *epoch == lost => {
+                *state = State::Lost;
+                true
+            }
+            _ => false,
+        });
+    }
+}
+
+struct Keeper {
+    target: Target,
+    listeners: Option<Listeners>,
+    shared: Arc<Shared>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        let mut states = self.shared.state.subscribe();
+        for epoch in 2.. {
+            // The sender lives as long as this task.
+            let _ = states.wait_for(|state| !matches!(state, State::Up { .. })).await;
+            let connection = self.reconnect(epoch).await;
+            tracing::info!(server = %self.target.address, "connected again");
+            self.shared.state.send_replace(State::Up { epoch, connection });
+        }
+    }
+
+    async fn reconnect(&self, epoch: u64) -> MultiplexedConnection {
+        let patience_ends = Instant::now() + PATIENCE;
+        let (mut delays, mut reason) = (delays(), None);
+        loop {
+            let attempt = self.connect(epoch);
+            tokio::pin!(attempt);
+            let connected = tokio::select! {
+                connected = &mut attempt => connected,
+                () = sleep_until(patience_ends), if self.is_awaited() => {
+                    self.give_up(reason.take().unwrap_or_else(not_connected));
+                    attempt.await
+                }
+            };
+            let error = match connected {
+                Ok(connection) => return connection,
+                Err(error) => error,
+            };
+            tracing::debug!(server = %self.target.address, %error, "not connected again");
+            // Who we are is not as right in a second as it is wrong now.
+            if Instant::now() >= patience_ends || is_lasting(&error) {
+                self.give_up(error);
+            } else {
+                reason = Some(error);
+            }
+            sleep(delays.next().unwrap_or(LONGEST_DELAY)).await;
+        }
+    }
+
+    fn is_awaited(&self) -> bool {
+        matches!(&*self.shared.state.borrow(), State::Lost)
+    }
+
+    /// From now on nobody waits.
+    fn give_up(&self, error: RedisError) {
+        if self.is_awaited() {
+            tracing::warn!(
+                server = %self.target.address, %error,
+                "no connection; calls fail at once until there is one"
+            );
+        }
+        self.shared.state.send_replace(State::Broken(error));
+    }
+
+    async fn connect(&self, epoch: u64) -> RedisResult<MultiplexedConnection> {
+        let shared = Arc::downgrade(&self.shared);
+        let pushes = Pushes { shared, epoch, listeners: self.listeners.clone() };
+        let config = AsyncConnectionConfig::new().set_push_sender(pushes);
+        let mut connection = self.target.connect(config).await?;
+        let channels = self.listeners.as_ref().map(Listeners::channels).unwrap_or_default();
+        if !channels.is_empty() {
+            self.target.in_time(connection.subscribe(channels)).await?;
+        }
+        Ok(connection)
+    }
+}
+
+fn is_lasting(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig)
+}
+
+fn not_connected() -> RedisError {
+    let problem = format!("not connected within {PATIENCE:?}");
+    io::Error::new(io::ErrorKind::NotConnected, problem).into()
+}
+
+/// How long to wait before connecting again, with jitter.
+pub(super) fn delays() -> impl Iterator<Item = Duration> {
+    let delays = ExponentialBuilder::new()
+        .with_min_delay(FIRST_DELAY)
+        .with_max_delay(LONGEST_DELAY)
+        .without_max_times()
+        .with_jitter();
+    delays.build()
+}
+
+/// What the server tells on a connection of its own accord.
+struct Pushes {
+    /// Which holds the connection, which holds this.
+    shared: Weak<Shared>,
+    epoch: u64,
+    listeners: Option<Listeners>,
+}
+
+impl AsyncPushSender for Pushes {
+    fn send(&self, push: PushInfo) -> Result<(), SendError> {
+        if push.kind == PushKind::Disconnection
+            && let Some(shared) = self.shared.upgrade()
+        {
+            shared.lose(self.epoch);
+        }
+        self.listeners.as_ref().map_or(Ok(()), |listeners| listeners.send(push))
+    }
+}

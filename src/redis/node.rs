@@ -1,0 +1,128 @@
+//! One server: the connections that all calls share, and a pool of others.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use deadpool_redis::{Connection, Pool, PoolError, Runtime};
+use redis::{RedisError, RedisResult, Value};
+use tokio::time::{Instant, timeout_at};
+
+use super::address::{Address, Target};
+use super::connect::{Request, timed_out};
+use super::link::{Connected, Link};
+use super::listeners::Listeners;
+use crate::config::RedisConfig;
+
+/// Most connections of their own that calls take at once.
+const OWN: usize = 4;
+
+/// The limits of a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) connections: usize,
+    pub(super) connect: Duration,
+    pub(super) command: Duration,
+}
+
+impl Limits {
+    pub(super) fn new(config: &RedisConfig) -> Self {
+        Self {
+            connections: usize::try_from(config.connections.max(1)).unwrap_or(1),
+            connect: config.connect_timeout,
+            command: config.command_timeout,
+        }
+    }
+}
+
+/// A server that keeps data.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) target: Target,
+    links: Vec<Link>,
+    next: AtomicUsize,
+    own: Pool,
+    limits: Limits,
+}
+
+impl Node {
+    /// Connects.
+    pub(super) async fn open(
+        target: Target,
+        limits: Limits,
+        listeners: &Listeners,
+    ) -> RedisResult<Self> {
+        let mut links = Vec::new();
+        for number in 0..limits.connections {
+            // One hears notices for all.
+            let listeners = (number == 0).then(|| listeners.clone());
+            links.push(Link::open(target.clone(), listeners).await?);
+        }
+        let own = Pool::builder(target.manager()?)
+            .max_size(OWN)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(limits.command))
+            .create_timeout(Some(limits.connect))
+            .recycle_timeout(Some(limits.command))
+            .build()
+            .map_err(|error| RedisError::from(std::io::Error::other(error)))?;
+        Ok(Self { target, links, next: AtomicUsize::new(0), own, limits })
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.target.address
+    }
+
+    /// Whether calls can be sent right now.
+    pub(super) fn is_up(&self) -> bool {
+        self.links.iter().any(Link::is_up)
+    }
+
+    /// The connection that hears notices.
+    pub(super) fn hearing(&self) -> &Link {
+        &self.links[0]
+    }
+
+    /// A shared connection, as soon as there is one.
+    pub(super) async fn shared(&self, ends: Instant) -> RedisResult<(&Link, Connected)> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let link = &self.links[turn % self.links.len()];
+        if let Some(connected) = link.now() {
+            return connected.map(|connected| (link, connected));
+        }
+        match timeout_at(ends, link.connected()).await {
+            Ok(connected) => connected.map(|connected| (link, connected)),
+            Err(_) => Err(timed_out("connected", self.limits.command)),
+        }
+    }
+
+    /// The answer that comes on a shared connection in time.
+    pub(super) async fn answer(
+        &self,
+        (link, mut connected): (&Link, Connected),
+        request: Request<'_>,
+        ends: Instant,
+    ) -> RedisResult<Value> {
+        match timeout_at(ends, request.send(&mut connected.connection)).await {
+            Ok(Err(error)) if error.is_io_error() => {
+                link.lose(&connected);
+                Err(error)
+            }
+            Ok(answer) => {
+                link.answered();
+                answer
+            }
+            Err(_) => {
+                link.unanswered(&connected);
+                Err(timed_out("answered", self.limits.command))
+            }
+        }
+    }
+
+    /// A connection for a call alone.
+    pub(super) async fn own(&self) -> RedisResult<Connection> {
+        self.own.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            other => std::io::Error::new(std::io::ErrorKind::TimedOut, other.to_string()).into(),
+        })
+    }
+}

@@ -1,0 +1,201 @@
+//! The primary that sentinels name, followed wherever it goes.
+//!
+//! All sentinels are asked at once, and the answer of the latest configuration counts: one that was cut off from the others
+//! still names the primary of before, which may still believe it is one.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::address::{Address, Dial};
+use super::connect::timed_out;
+use super::listeners::Listeners;
+use super::node::{Limits, Node};
+
+/// How often sentinels are asked while all is well, and while it is not.
+const CALM: Duration = Duration::from_secs(1);
+const ALARMED: Duration = Duration::from_millis(100);
+
+/// How long sentinels have for their answers.
+const ANSWERED: Duration = Duration::from_millis(500);
+
+/// The primary of now.
+#[derive(Debug)]
+pub(super) struct Primary {
+    node: watch::Receiver<Arc<Node>>,
+    doubt: Arc<Notify>,
+    _follower: AbortOnDropHandle<()>,
+}
+
+impl Primary {
+    /// Finds and connects to it.
+    pub(super) async fn find(
+        name: &str,
+        sentinels: &[Address],
+        dial: Dial,
+        limits: Limits,
+        listeners: &Listeners,
+    ) -> RedisResult<Self> {
+        let mut follower = Follower {
+            name: name.to_owned(),
+            sentinels: sentinels.to_vec(),
+            connections: HashMap::new(),
+            epoch: 0,
+            dial,
+            limits,
+            listeners: listeners.clone(),
+        };
+        let address = follower.ask().await?;
+        let (sender, node) = watch::channel(Arc::new(follower.open(&address).await?));
+        let doubt = Arc::new(Notify::new());
+        let follower = tokio::spawn(follower.follow(sender, Arc::clone(&doubt)));
+        Ok(Self { node, doubt, _follower: AbortOnDropHandle::new(follower) })
+    }
+
+    /// The server, and what tells when it is another one.
+    pub(super) fn node(&self) -> (Arc<Node>, watch::Receiver<Arc<Node>>) {
+        let mut changes = self.node.clone();
+        let node = Arc::clone(&changes.borrow_and_update());
+        (node, changes)
+    }
+
+    /// A call found that it is no primary.
+    pub(super) fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+}
+
+struct Follower {
+    name: String,
+    sentinels: Vec<Address>,
+    connections: HashMap<Address, MultiplexedConnection>,
+    /// Of the configuration that was believed last.
+    epoch: u64,
+    dial: Dial,
+    limits: Limits,
+    listeners: Listeners,
+}
+
+impl fmt::Debug for Follower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follower").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Follower {
+    async fn follow(mut self, node: watch::Sender<Arc<Node>>, doubt: Arc<Notify>) {
+        loop {
+            let is_up = node.borrow().is_up();
+            tokio::select! {
+                () = sleep(if is_up { CALM } else { ALARMED }) => {}
+                () = doubt.notified() => {}
+            }
+            let address = match self.ask().await {
+                Ok(address) if address == *node.borrow().address() => continue,
+                Ok(address) => address,
+                Err(error) => {
+                    tracing::debug!(name = self.name, %error, "no sentinel names the primary");
+                    continue;
+                }
+            };
+            match self.open(&address).await {
+                Ok(new) => {
+                    tracing::warn!(name = self.name, server = %address, "the primary moved");
+                    node.send_replace(Arc::new(new));
+                    // What was published meanwhile is gone.
+                    self.listeners.interrupted();
+                }
+                Err(error) => {
+                    tracing::debug!(name = self.name, server = %address, %error, "not the primary yet");
+                    sleep(ALARMED).await;
+                }
+            }
+        }
+    }
+
+    /// Connects to a server that says itself that it is the primary.
+    async fn open(&self, address: &Address) -> RedisResult<Node> {
+        let target = self.dial.server(address)?;
+        let node = Node::open(target.clone(), self.limits, &self.listeners).await?;
+        let mut connection = target.connect(AsyncConnectionConfig::new()).await?;
+        let role = redis::cmd("ROLE");
+        let role: redis::Value = target.in_time(role.query_async(&mut connection)).await?;
+        match role {
+            redis::Value::Array(said) if said.first().is_some_and(is_primary) => Ok(node),
+            _ => Err(io_error(format!("{address} is no primary"))),
+        }
+    }
+
+    /// What the sentinels say, believed if it is not older than what was believed before.
+    async fn ask(&mut self) -> RedisResult<Address> {
+        let mut answers = JoinSet::new();
+        for sentinel in self.sentinels.clone() {
+            let connection = self.connections.remove(&sentinel);
+            let (dial, name) = (self.dial.clone(), self.name.clone());
+            answers.spawn(async move {
+                let asked = ask(&dial, &sentinel, connection, &name);
+                let answer = timeout(ANSWERED, asked).await;
+                (sentinel, answer.unwrap_or_else(|_| Err(timed_out("answered", ANSWERED))))
+            });
+        }
+        let mut best = Err(io_error("there is no sentinel".to_owned()));
+        while let Some(answer) = answers.join_next().await {
+            let Ok((sentinel, answer)) = answer else { continue };
+            match answer {
+                Ok((connection, epoch, address)) => {
+                    self.connections.insert(sentinel, connection);
+                    if epoch >= self.epoch {
+                        self.epoch = epoch;
+                        best = Ok(address);
+                    }
+                }
+                Err(error) if best.is_err() => best = Err(error),
+                Err(_) => {}
+            }
+        }
+        best
+    }
+}
+
+fn is_primary(role: &redis::Value) -> bool {
+    matches!(role, redis::Value::BulkString(text) if text == b"master")
+}
+
+/// Asks one sentinel for the primary's address, and the epoch of the configuration that says so.
+async fn ask(
+    dial: &Dial,
+    sentinel: &Address,
+    connection: Option<MultiplexedConnection>,
+    name: &str,
+) -> RedisResult<(MultiplexedConnection, u64, Address)> {
+    let mut connection = match connection {
+        Some(connection) => connection,
+        None => dial.sentinel(sentinel)?.connect(AsyncConnectionConfig::new()).await?,
+    };
+    let mut cmd = redis::cmd("SENTINEL");
+    cmd.arg("MASTER").arg(name);
+    let said: HashMap<String, String> = cmd.query_async(&mut connection).await?;
+    let field = |name: &str| said.get(name).map(String::as_str).unwrap_or_default();
+    let address = field("port")
+        .parse()
+        .ok()
+        .filter(|&port| port != 0)
+        .map(|port| Address::Tcp { host: field("ip").to_owned(), port });
+    let wrong = || {
+        RedisError::from((ErrorKind::Parse, "a sentinel's answer names no address and no epoch"))
+    };
+    let epoch = field("config-epoch").parse().map_err(|_| wrong())?;
+    Ok((connection, epoch, address.ok_or_else(wrong)?))
+}
+
+fn io_error(problem: String) -> RedisError {
+    std::io::Error::other(problem).into()
+}
