@@ -149,7 +149,11 @@ local function exceeds(field, units, cap)
 end
 
 local function tell(channel, message)
-  if channel ~= '-' then call('PUBLISH', channel, message) end
+  if string.sub(channel, 1, 1) == '{' then
+    call('SPUBLISH', channel, message)
+  elseif channel ~= '-' then
+    call('PUBLISH', channel, message)
+  end
 end
 
 -- Counts the fair share of a project that has its turn; returns where it ends.

@@ -66,7 +66,12 @@ impl RemotePool<'_> {
         ticket: &TicketRequest,
     ) -> Result<Turn> {
         let execution = claimant.execution;
-        let answer = self.call(&self.single(claimant, claim, Some(ticket))).await?;
+        let channel = match &ticket.channel {
+            Some(channel) => self.channel(channel).await,
+            None => NONE.into(),
+        };
+        let ticket = Some((ticket, &*channel));
+        let answer = self.call(&self.single(claimant, claim, ticket)).await?;
         match decision(execution, claim, &answer)?? {
             Decision::Granted(grant) => Ok(Turn::Granted(grant)),
             Decision::Waiting { position, issued, retry_after, full } => {
@@ -88,7 +93,7 @@ impl RemotePool<'_> {
         &self,
         claimant: Claimant<'_>,
         claim: &Claim,
-        ticket: Option<&TicketRequest>,
+        ticket: Option<(&TicketRequest, &str)>,
     ) -> Call {
         let mut call = scripts::ALLOCATE.on(&self.keys.all());
         add_claim(&mut call, claimant, claim);
@@ -97,9 +102,8 @@ impl RemotePool<'_> {
         add_lease(&mut call, claim.lease);
         match ticket {
             None => call.arg(&[NONE, "0", NONE]),
-            Some(ticket) => {
-                call.arg(ticket.time_to_live.millis()).arg(ticket.priority.get());
-                call.arg(ticket.channel.as_ref().map_or(NONE, |channel| channel.as_str()))
+            Some((ticket, channel)) => {
+                call.arg(ticket.time_to_live.millis()).arg(ticket.priority.get()).arg(channel)
             }
         };
         call
@@ -194,6 +198,9 @@ pub(super) async fn allocate_all(
     let Some(first) = claims.first() else { return Ok(JointOutcome::Granted(Vec::new())) };
     let (operation, execution) = ("allocate_all", claimant.execution);
     let pools: Vec<_> = claims.iter().map(|joint| PoolKeys::new(&joint.pool)).collect();
+    if !connections.are_together(pools.iter().map(|keys| &*keys.pool)) {
+        return allocate_in_turn(connections, claimant, claims).await;
+    }
     let keys: Vec<_> = pools.iter().flat_map(PoolKeys::all).collect();
     let mut call = scripts::ALLOCATE_ALL.on(&keys);
     for joint in claims {
@@ -232,6 +239,54 @@ pub(super) async fn allocate_all(
         }),
         _ => Err(unexpected(operation, answer)),
     }
+}
+
+/// Decides claims of pools that no script can see together: one after the other, in the order of their names as everybody
+/// does, giving all back that were granted now if one refuses.
+async fn allocate_in_turn(
+    connections: &Connections,
+    claimant: Claimant<'_>,
+    claims: &[Joint],
+) -> Result<JointOutcome> {
+    let mut order: Vec<_> = (0..claims.len()).collect();
+    order.sort_unstable_by_key(|&place| &claims[place].pool);
+    let mut grants: Vec<Option<Grant>> = vec![None; claims.len()];
+    let mut outcome = Ok(None);
+    for place in order {
+        let Joint { pool, claim, constraints } = &claims[place];
+        let claimant = Claimant { constraints: *constraints, ..claimant };
+        let decided = RemotePool::new(connections, pool)
+            .allocate(claimant, std::slice::from_ref(claim))
+            .await
+            .and_then(|outcomes| outcomes.into_iter().next().transpose());
+        match decided {
+            Ok(Some(Outcome::Granted(grant))) => grants[place] = Some(grant),
+            Ok(Some(Outcome::Refused(refusal))) => outcome = Ok(Some((pool.clone(), refusal))),
+            Ok(None) => outcome = Err(unexpected("allocate", "nothing")),
+            Err(error) => outcome = Err(error),
+        }
+        if !matches!(outcome, Ok(None)) {
+            break;
+        }
+    }
+    if matches!(outcome, Ok(None)) {
+        return Ok(JointOutcome::Granted(grants.into_iter().flatten().collect()));
+    }
+    for (Joint { pool, claim, .. }, grant) in claims.iter().zip(grants) {
+        let Some(Grant { fencing_number, held_before: false, .. }) = grant else { continue };
+        let tokens = std::slice::from_ref(&claim.token);
+        let released = RemotePool::new(connections, pool)
+            .release(claimant.execution, tokens, fencing_number)
+            .await;
+        // What cannot be given back may be held, which is what an error means; a refusal must not mean it.
+        if let (Err(error), Ok(_)) = (released, &outcome) {
+            outcome = Err(error);
+        }
+    }
+    outcome.map(|refused| match refused {
+        Some((pool, refusal)) => JointOutcome::Refused { pool, refusal },
+        None => JointOutcome::Granted(Vec::new()),
+    })
 }
 
 fn add_claim(call: &mut Call, claimant: Claimant<'_>, claim: &Claim) {

@@ -5,6 +5,7 @@
 //! connection carries three times as many claims; so only operators' calls, whose replies are long,
 //! take one of their own.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -13,13 +14,14 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind,
+    Arg, AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind,
     Value,
 };
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 use tower::retry::budget::{Budget, TpsBudget};
 
 use super::address::{Deployment, Dial, Servers};
+use super::cluster::{Cluster, slot_of};
 use super::keys::channel;
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
@@ -61,6 +63,7 @@ pub(super) struct Connections {
 enum Topology {
     Fixed(Arc<Node>),
     Sentinels(Primary),
+    Cluster(Cluster),
 }
 
 impl fmt::Debug for Connections {
@@ -87,8 +90,8 @@ impl Connections {
                 Servers::Sentinels { name, sentinels } => Topology::Sentinels(
                     Primary::find(name, sentinels, dial, limits, &listeners).await?,
                 ),
-                Servers::Cluster(_) => {
-                    return Err(RedisError::from((ErrorKind::Client, "cluster")));
+                Servers::Cluster(seeds) => {
+                    Topology::Cluster(Cluster::find(seeds, dial, limits, &listeners).await?)
                 }
             })
         };
@@ -121,7 +124,7 @@ impl Connections {
 
     /// Sends a command and waits for its reply until then, no attempt longer than the command time-out.
     pub(super) async fn call(&self, lane: Lane, cmd: &Cmd, ends: Instant) -> RedisResult<Value> {
-        self.repeating(lane, Request::One(cmd), ends).await
+        self.repeating(lane, Request::new(Body::One(cmd)), ends).await
     }
 
     /// The same with all the time that a call has.
@@ -139,7 +142,7 @@ impl Connections {
         for cmd in cmds {
             pipeline.add_command(cmd.clone());
         }
-        match self.repeating(Lane::Shared, Request::Many(&pipeline), ends).await? {
+        match self.repeating(Lane::Shared, Request::new(Body::Many(&pipeline)), ends).await? {
             Value::Array(replies) => replies.into_iter().map(Value::extract_error).collect(),
             other => Ok(vec![other]),
         }
@@ -149,23 +152,50 @@ impl Connections {
     pub(super) async fn listen(&self) -> Result<Inbox> {
         let channel = channel(&uuid::Uuid::new_v4().simple().to_string());
         let notices = self.listeners.open(&channel);
-        // A connection that is made later subscribes by itself.
-        if let Some(connected) = self.node().hearing().now() {
-            let subscribed = match connected {
-                Ok(mut connected) => self.within(connected.connection.subscribe(&channel)).await,
-                Err(error) => Err(error),
-            };
-            subscribed.map_err(|error| self.error("listen", error))?;
-        }
+        let node = match &self.topology {
+            Topology::Fixed(node) => Arc::clone(node),
+            Topology::Sentinels(primary) => primary.node().0,
+            // Each pool has a channel of its own there, which a ticket makes.
+            Topology::Cluster(_) => return Ok(Inbox { channel: Channel::new(channel), notices }),
+        };
+        let subscribed = self.within(async {
+            let mut connected = node.hearing().connected().await?;
+            connected.connection.subscribe(&channel).await
+        });
+        subscribed.await.map_err(|error| self.error("listen", error))?;
         Ok(Inbox { channel: Channel::new(channel), notices })
     }
 
-    /// One more connection, for whoever configures its own.
+    /// The channel for notices about a pool.
+    pub(super) async fn channel<'a>(&self, pool: &str, channel: &'a Channel) -> Cow<'a, str> {
+        match &self.topology {
+            Topology::Cluster(cluster) => cluster.hear(pool, channel.as_str()).await.into(),
+            _ => channel.as_str().into(),
+        }
+    }
+
+    /// Whether one script can see all of these keys.
+    pub(super) fn are_together<'a>(&self, mut keys: impl Iterator<Item = &'a str>) -> bool {
+        match &self.topology {
+            Topology::Cluster(_) => {
+                let first = keys.next().map(slot_of);
+                keys.all(|key| Some(slot_of(key)) == first)
+            }
+            _ => true,
+        }
+    }
+
+    /// One more connection to where all keys are, for whoever configures its own. None where they are in several places.
     pub(super) async fn another(
         &self,
         config: AsyncConnectionConfig,
-    ) -> RedisResult<MultiplexedConnection> {
-        self.node().target.connect(config).await
+    ) -> Option<RedisResult<MultiplexedConnection>> {
+        let node = match &self.topology {
+            Topology::Fixed(node) => Arc::clone(node),
+            Topology::Sentinels(primary) => primary.node().0,
+            Topology::Cluster(_) => return None,
+        };
+        Some(node.target.connect(config).await)
     }
 
     /// A reply, or an error after the command time-out.
@@ -180,13 +210,6 @@ impl Connections {
     /// The library's error for what a call failed with.
     pub(super) fn error(&self, operation: &'static str, error: RedisError) -> Error {
         failure(operation, &self.server, error)
-    }
-
-    fn node(&self) -> Arc<Node> {
-        match &self.topology {
-            Topology::Fixed(node) => Arc::clone(node),
-            Topology::Sentinels(primary) => primary.node().0,
-        }
     }
 
     /// Repeats what got no answer, as often as configured, while there is time and the budget allows it.
@@ -209,10 +232,7 @@ impl Connections {
             .build();
         loop {
             let ends_sooner = ends.min(Instant::now() + self.limits.command);
-            let answer = match lane {
-                Lane::Shared => self.shared(request, ends_sooner).await,
-                Lane::Own => self.own(request, ends_sooner).await,
-            };
+            let answer = self.answer(lane, request, ends_sooner).await;
             let error = match answer.and_then(Value::extract_error) {
                 Err(error) if is_temporary(&error) => error,
                 answer => return answer,
@@ -225,72 +245,82 @@ impl Connections {
         }
     }
 
-    /// What comes back on a shared connection.
-    async fn shared(&self, request: Request<'_>, ends: Instant) -> RedisResult<Value> {
-        let primary = match &self.topology {
-            Topology::Fixed(node) => {
-                return node.answer(node.shared(ends).await?, request, ends).await;
+    /// What the server that it is for answers.
+    async fn answer(&self, lane: Lane, request: Request<'_>, ends: Instant) -> RedisResult<Value> {
+        match (&self.topology, lane) {
+            (Topology::Fixed(node), Lane::Shared) => {
+                node.answer(node.shared(ends).await?, request, ends).await
             }
-            Topology::Sentinels(primary) => primary,
-        };
-        let (mut node, mut changes) = primary.node();
-        let connected = loop {
-            tokio::select! {
-                connected = node.shared(ends) => break connected?,
-                // Whatever there is to be waited for is there now.
-                _ = changes.changed() => {}
-            }
-            (node, changes) = primary.node();
-        };
-        let answer = tokio::select! {
-            answer = node.answer(connected, request, ends) => answer,
-            // What the server of before answers now is worth nothing.
-            _ = changes.changed() => Err(moved()),
-        };
-        if is_read_only(&answer) {
-            primary.doubt();
+            (Topology::Fixed(node), Lane::Own) => node.alone(request, ends).await,
+            (Topology::Sentinels(primary), lane) => primary.answer(lane, request, ends).await,
+            (Topology::Cluster(cluster), lane) => cluster.answer(lane, request, ends).await,
         }
-        answer
-    }
-
-    /// What comes back on a connection for this call alone.
-    async fn own(&self, request: Request<'_>, ends: Instant) -> RedisResult<Value> {
-        let answer = async {
-            let node = self.node();
-            request.send(&mut node.own().await?).await
-        };
-        let limit = self.limits.command;
-        timeout_at(ends, answer).await.unwrap_or_else(|_| Err(timed_out("answered", limit)))
     }
 }
 
 /// What is sent in one go.
 #[derive(Clone, Copy)]
-pub(super) enum Request<'a> {
+pub(super) struct Request<'a> {
+    body: Body<'a>,
+    is_asking: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Body<'a> {
     One(&'a Cmd),
     /// Answered by an array of all replies.
     Many(&'a Pipeline),
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    fn new(body: Body<'a>) -> Self {
+        Self { body, is_asking: false }
+    }
+
+    /// The same to a server that a slot is moving to.
+    pub(super) fn asking(self, is_asking: bool) -> Self {
+        Self { is_asking, ..self }
+    }
+
+    /// The first key, which is in the same cluster slot as all others.
+    pub(super) fn key(&self) -> &'a [u8] {
+        let cmd = match self.body {
+            Body::One(cmd) => Some(cmd),
+            Body::Many(pipeline) => pipeline.cmd_iter().next(),
+        };
+        let Some(cmd) = cmd else { return b"" };
+        let word = |place| match cmd.args_iter().nth(place) {
+            Some(Arg::Simple(word)) => word,
+            _ => b"",
+        };
+        word(if word(0).starts_with(b"EVAL") { 3 } else { 1 })
+    }
+
     /// The reply, which may be an error of the server.
     pub(super) async fn send(self, connection: &mut impl ConnectionLike) -> RedisResult<Value> {
-        match self {
-            Self::One(cmd) => connection.req_packed_command(cmd).await,
-            Self::Many(pipeline) => {
+        match (self.body, self.is_asking) {
+            (Body::One(cmd), false) => connection.req_packed_command(cmd).await,
+            (Body::Many(pipeline), false) => {
                 let replies = connection.req_packed_commands(pipeline, 0, pipeline.len());
                 replies.await.map(Value::Array)
             }
+            (body, true) => {
+                let mut pipeline = Pipeline::new();
+                let mut add = |cmd: &Cmd| {
+                    pipeline.cmd("ASKING").add_command(cmd.clone());
+                };
+                match body {
+                    Body::One(cmd) => add(cmd),
+                    Body::Many(pipeline) => pipeline.cmd_iter().for_each(add),
+                }
+                let replies = connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
+                let mut replies = replies.into_iter().skip(1).step_by(2);
+                match body {
+                    Body::One(_) => Ok(replies.next().unwrap_or(Value::Nil)),
+                    Body::Many(_) => Ok(Value::Array(replies.collect())),
+                }
+            }
         }
-    }
-}
-
-fn is_read_only(answer: &RedisResult<Value>) -> bool {
-    let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
-    match answer {
-        Err(error) => error.kind() == read_only,
-        Ok(Value::ServerError(error)) => error.kind() == Some(ServerErrorKind::ReadOnly),
-        Ok(_) => false,
     }
 }
 
@@ -307,10 +337,6 @@ fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
 
 pub(super) fn timed_out(what: &str, limit: Duration) -> RedisError {
     io::Error::new(io::ErrorKind::TimedOut, format!("not {what} within {limit:?}")).into()
-}
-
-fn moved() -> RedisError {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the primary moved meanwhile").into()
 }
 
 /// Whether the same call may succeed later: no answer, or a server that is not ready.

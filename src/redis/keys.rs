@@ -107,6 +107,16 @@ pub(super) fn channel(process: &str) -> String {
     ["tokenpool:tickets:", process].concat()
 }
 
+/// The channel of a process in the cluster slot of a pool, where a script that hands on units of it may publish.
+pub(super) fn sharded_channel(pool: &str, channel: &str) -> String {
+    ["{", pool, "}:", channel].concat()
+}
+
+/// The channel of a process, whether or not it is in a pool's slot.
+pub(super) fn process_channel(channel: &str) -> &str {
+    channel.split_once("}:").map_or(channel, |(_, channel)| channel)
+}
+
 /// The pool of a key, if it is one.
 pub(super) fn pool_of_key(key: &str) -> Option<PoolName> {
     PoolName::new(key.strip_prefix(BACKEND_ID)?.strip_prefix(':')?).ok()

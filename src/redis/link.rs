@@ -12,13 +12,12 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
-use redis::{AsyncConnectionConfig, ErrorKind, PushInfo, PushKind, RedisError, RedisResult};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::Target;
-use super::listeners::Listeners;
 
 /// How long calls wait for a connection that was lost.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -70,14 +69,20 @@ impl fmt::Debug for State {
 }
 
 impl Link {
-    /// Makes the first connection. Channels of the listeners are subscribed to on each.
-    pub(super) async fn open(target: Target, listeners: Option<Listeners>) -> RedisResult<Self> {
-        let state = watch::Sender::new(State::Lost);
-        let shared = Arc::new(Shared { state, replies: AtomicU64::new(0) });
-        let keeper = Keeper { target, listeners, shared: Arc::clone(&shared) };
+    /// Makes the first connection.
+    pub(super) async fn open(
+        target: Target,
+        hearing: Option<Arc<dyn Hearing>>,
+    ) -> RedisResult<Self> {
+        let keeper = Keeper::new(target, hearing);
         let connection = keeper.connect(1).await?;
-        shared.state.send_replace(State::Up { epoch: 1, connection });
-        Ok(Self { shared, _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run())) })
+        keeper.shared.state.send_replace(State::Up { epoch: 1, connection });
+        Ok(keeper.start())
+    }
+
+    /// Makes the first connection as if it had been lost.
+    pub(super) fn begin(target: Target, hearing: Option<Arc<dyn Hearing>>) -> Self {
+        Keeper::new(target, hearing).start()
     }
 
     /// The connection, or the next one if it is lost; at once the reason why there is none, if the circuit is broken.
@@ -145,11 +150,21 @@ impl Shared {
 
 struct Keeper {
     target: Target,
-    listeners: Option<Listeners>,
+    hearing: Option<Arc<dyn Hearing>>,
     shared: Arc<Shared>,
 }
 
 impl Keeper {
+    fn new(target: Target, hearing: Option<Arc<dyn Hearing>>) -> Self {
+        let state = watch::Sender::new(State::Lost);
+        Self { target, hearing, shared: Arc::new(Shared { state, replies: AtomicU64::new(0) }) }
+    }
+
+    fn start(self) -> Link {
+        let shared = Arc::clone(&self.shared);
+        Link { shared, _keeper: AbortOnDropHandle::new(tokio::spawn(self.run())) }
+    }
+
     async fn run(self) {
         let mut states = self.shared.state.subscribe();
         for epoch in 2.. {
@@ -206,15 +221,25 @@ impl Keeper {
 
     async fn connect(&self, epoch: u64) -> RedisResult<MultiplexedConnection> {
         let shared = Arc::downgrade(&self.shared);
-        let pushes = Pushes { shared, epoch, listeners: self.listeners.clone() };
+        let pushes = Pushes { shared, epoch, hearing: self.hearing.clone() };
         let config = AsyncConnectionConfig::new().set_push_sender(pushes);
         let mut connection = self.target.connect(config).await?;
-        let channels = self.listeners.as_ref().map(Listeners::channels).unwrap_or_default();
-        if !channels.is_empty() {
-            self.target.in_time(connection.subscribe(channels)).await?;
+        if let Some(hearing) = &self.hearing {
+            self.target.in_time(subscribe(&mut connection, hearing.subscriptions())).await?;
         }
         Ok(connection)
     }
+}
+
+/// Sends what begins subscriptions, each of one channel.
+pub(super) async fn subscribe(
+    connection: &mut MultiplexedConnection,
+    subscriptions: Vec<Cmd>,
+) -> RedisResult<()> {
+    for cmd in subscriptions {
+        connection.send_packed_command(&cmd).await?.extract_error()?;
+    }
+    Ok(())
 }
 
 fn is_lasting(error: &RedisError) -> bool {
@@ -236,21 +261,32 @@ pub(super) fn delays() -> impl Iterator<Item = Duration> {
     delays.build()
 }
 
+/// What is to be heard on a connection, and by whom.
+pub(super) trait Hearing: Send + Sync {
+    /// The commands that begin it, on every connection anew.
+    fn subscriptions(&self) -> Vec<Cmd>;
+
+    /// Takes what the server tells of its own accord. Whether the connection can be used after that.
+    fn hear(&self, push: PushInfo) -> bool;
+}
+
 /// What the server tells on a connection of its own accord.
 struct Pushes {
     /// Which holds the connection, which holds this.
     shared: Weak<Shared>,
     epoch: u64,
-    listeners: Option<Listeners>,
+    hearing: Option<Arc<dyn Hearing>>,
 }
 
 impl AsyncPushSender for Pushes {
     fn send(&self, push: PushInfo) -> Result<(), SendError> {
-        if push.kind == PushKind::Disconnection
+        let is_lost = push.kind == PushKind::Disconnection;
+        let is_usable = self.hearing.as_ref().is_none_or(|hearing| hearing.hear(push));
+        if (is_lost || !is_usable)
             && let Some(shared) = self.shared.upgrade()
         {
             shared.lose(self.epoch);
         }
-        self.listeners.as_ref().map_or(Ok(()), |listeners| listeners.send(push))
+        Ok(())
     }
 }

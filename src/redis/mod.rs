@@ -4,6 +4,7 @@ mod address;
 mod attributes;
 mod audit;
 mod claims;
+mod cluster;
 mod connect;
 mod keys;
 mod link;

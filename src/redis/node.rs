@@ -1,5 +1,6 @@
 //! One server: the connections that all calls share, and a pool of others.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -54,9 +55,19 @@ impl Node {
         let mut links = Vec::new();
         for number in 0..limits.connections {
             // One hears notices for all.
-            let listeners = (number == 0).then(|| listeners.clone());
-            links.push(Link::open(target.clone(), listeners).await?);
+            let hearing = (number == 0).then(|| Arc::new(listeners.clone()) as _);
+            links.push(Link::open(target.clone(), hearing).await?);
         }
+        Self::new(target, limits, links)
+    }
+
+    /// Connects in the background, and hears nothing.
+    pub(super) fn begin(target: Target, limits: Limits) -> RedisResult<Self> {
+        let links = (0..limits.connections).map(|_| Link::begin(target.clone(), None)).collect();
+        Self::new(target, limits, links)
+    }
+
+    fn new(target: Target, limits: Limits, links: Vec<Link>) -> RedisResult<Self> {
         let own = Pool::builder(target.manager()?)
             .max_size(OWN)
             .runtime(Runtime::Tokio1)
@@ -80,6 +91,17 @@ impl Node {
     /// The connection that hears notices.
     pub(super) fn hearing(&self) -> &Link {
         &self.links[0]
+    }
+
+    /// What comes back on a connection for this call alone.
+    pub(super) async fn alone(&self, request: Request<'_>, ends: Instant) -> RedisResult<Value> {
+        // Whether the server is there, the shared connection knows without trying.
+        if let Some(Err(error)) = self.hearing().now() {
+            return Err(error);
+        }
+        let answer = async { request.send(&mut self.own().await?).await };
+        let limit = self.limits.command;
+        timeout_at(ends, answer).await.unwrap_or_else(|_| Err(timed_out("answered", limit)))
     }
 
     /// A shared connection, as soon as there is one.
@@ -118,8 +140,7 @@ impl Node {
         }
     }
 
-    /// A connection for a call alone.
-    pub(super) async fn own(&self) -> RedisResult<Connection> {
+    async fn own(&self) -> RedisResult<Connection> {
         self.own.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             other => std::io::Error::new(std::io::ErrorKind::TimedOut, other.to_string()).into(),

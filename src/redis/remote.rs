@@ -1,5 +1,7 @@
 //! A pool on the server: calling scripts on it, and what they may answer instead.
 
+use std::borrow::Cow;
+
 use redis::{Cmd, RedisError, Value};
 
 use super::connect::{Connections, Lane};
@@ -8,6 +10,7 @@ use super::reply::{Answer, Fields};
 use super::scripts::Call;
 use crate::error::{Error, Result};
 use crate::name::PoolName;
+use crate::ticket::Channel;
 
 /// Version of the wire schema in `lua/README.md`.
 const SCHEMA: u32 = 1;
@@ -30,6 +33,11 @@ pub(super) struct RemotePool<'a> {
 impl<'a> RemotePool<'a> {
     pub(super) fn new(connections: &'a Connections, name: &'a PoolName) -> Self {
         Self { name, keys: PoolKeys::new(name), connections }
+    }
+
+    /// Where a process hears of this pool.
+    pub(super) async fn channel<'c>(&self, channel: &'c Channel) -> Cow<'c, str> {
+        self.connections.channel(&self.keys.pool, channel).await
     }
 
     /// The script's reply, if it is about an existing pool of this schema.

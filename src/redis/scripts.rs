@@ -1,11 +1,10 @@
-//! The scripts of `lua/`, and how they are called: EVALSHA, with one reload when the server lost
+//! The scripts of `lua/`, and how they are called: EVALSHA, and once by EVAL when the server lost
 //! them.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
-use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, ToRedisArgs, Value};
-use tokio::time::Instant;
+use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, ToRedisArgs, Value};
 
 use super::connect::{Connections, Lane};
 
@@ -19,7 +18,7 @@ pub(super) struct Script {
     digest: OnceLock<String>,
 }
 
-/// How often a script is loaded for one call: a server may lose it again in between, restarted or flushed.
+/// How often a script is sent for several calls: a server may lose it again in between, restarted or flushed.
 const RELOADS: usize = 3;
 
 /// What several scripts share stands for a line of theirs.
@@ -83,11 +82,6 @@ impl Script {
             false => self.file.into(),
         }
     }
-
-    async fn load(&self, connections: &Connections, ends: Instant) -> RedisResult<()> {
-        let load = redis::cmd("SCRIPT").arg("LOAD").arg(&*self.source()).to_owned();
-        connections.call(self.lane, &load, ends).await.map(drop)
-    }
 }
 
 impl Call {
@@ -103,14 +97,13 @@ impl Call {
     }
 
     pub(super) async fn send(&self, connections: &Connections) -> RedisResult<Value> {
-        let (Self { script, cmd }, ends) = (self, connections.deadline());
-        for _ in 0..RELOADS {
-            match connections.call(script.lane, cmd, ends).await {
-                Err(error) if is_unknown_script(&error) => script.load(connections, ends).await?,
-                reply => return reply,
+        let ends = connections.deadline();
+        match connections.call(self.script.lane, &self.cmd, ends).await {
+            Err(error) if is_unknown_script(&error) => {
+                connections.call(self.script.lane, &self.with_source(), ends).await
             }
+            reply => reply,
         }
-        connections.call(script.lane, cmd, ends).await
     }
 
     /// Sends several calls of one script in one round trip.
@@ -118,15 +111,31 @@ impl Call {
         calls: &[Self],
         connections: &Connections,
     ) -> RedisResult<Vec<Value>> {
-        let Some(Self { script, .. }) = calls.first() else { return Ok(Vec::new()) };
-        let (cmds, ends) = (|| calls.iter().map(|call| &call.cmd), connections.deadline());
+        let Some((first, rest)) = calls.split_first() else { return Ok(Vec::new()) };
+        let ends = connections.deadline();
+        let mut replies = connections.call_all(calls.iter().map(|call| &call.cmd), ends).await;
         for _ in 0..RELOADS {
-            match connections.call_all(cmds(), ends).await {
-                Err(error) if is_unknown_script(&error) => script.load(connections, ends).await?,
-                replies => return replies,
+            match &replies {
+                Err(error) if is_unknown_script(error) => {}
+                _ => break,
+            }
+            let first = first.with_source();
+            let cmds = std::iter::once(&first).chain(rest.iter().map(|call| &call.cmd));
+            replies = connections.call_all(cmds, ends).await;
+        }
+        replies
+    }
+
+    /// The same call for a server that does not know the script, and knows it from then on.
+    fn with_source(&self) -> Cmd {
+        let mut cmd = redis::cmd("EVAL");
+        cmd.arg(&*self.script.source());
+        for argument in self.cmd.args_iter().skip(2) {
+            if let Arg::Simple(argument) = argument {
+                cmd.arg(argument);
             }
         }
-        connections.call_all(cmds(), ends).await
+        cmd
     }
 }
 

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult};
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Address, Dial};
-use super::connect::timed_out;
+use super::connect::{Lane, Request, timed_out};
+use super::link::{Hearing as _, subscribe};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
 
@@ -67,9 +68,37 @@ impl Primary {
         (node, changes)
     }
 
-    /// A call found that it is no primary.
-    pub(super) fn doubt(&self) {
-        self.doubt.notify_one();
+    /// What it answers.
+    pub(super) async fn answer(
+        &self,
+        lane: Lane,
+        request: Request<'_>,
+        ends: Instant,
+    ) -> RedisResult<Value> {
+        let (mut node, mut changes) = self.node();
+        let answer = async {
+            if let Lane::Own = lane {
+                return node.alone(request, ends).await;
+            }
+            let connected = loop {
+                tokio::select! {
+                    connected = node.shared(ends) => break connected?,
+                    // Whatever there is to be waited for is there now.
+                    _ = changes.changed() => {}
+                }
+                (node, changes) = self.node();
+            };
+            tokio::select! {
+                answer = node.answer(connected, request, ends) => answer,
+                // What the server of before answers now is worth nothing.
+                _ = changes.changed() => Err(moved()),
+            }
+        };
+        let answer = answer.await;
+        if is_read_only(&answer) {
+            self.doubt.notify_one();
+        }
+        answer
     }
 }
 
@@ -109,14 +138,25 @@ impl Follower {
             match self.open(&address).await {
                 Ok(new) => {
                     tracing::warn!(name = self.name, server = %address, "the primary moved");
-                    node.send_replace(Arc::new(new));
-                    // What was published meanwhile is gone.
+                    let new = Arc::new(new);
+                    node.send_replace(Arc::clone(&new));
+                    // Whoever began to listen meanwhile has subscribed on the old one, and what was published is gone.
                     self.listeners.interrupted();
+                    self.listen_again(&new).await;
                 }
                 Err(error) => {
                     tracing::debug!(name = self.name, server = %address, %error, "not the primary yet");
                     sleep(ALARMED).await;
                 }
+            }
+        }
+    }
+
+    async fn listen_again(&self, node: &Node) {
+        if let Some(Ok(mut connected)) = node.hearing().now() {
+            let subscribed = subscribe(&mut connected.connection, self.listeners.subscriptions());
+            if node.target.in_time(subscribed).await.is_err() {
+                node.hearing().lose(&connected);
             }
         }
     }
@@ -127,9 +167,9 @@ impl Follower {
         let node = Node::open(target.clone(), self.limits, &self.listeners).await?;
         let mut connection = target.connect(AsyncConnectionConfig::new()).await?;
         let role = redis::cmd("ROLE");
-        let role: redis::Value = target.in_time(role.query_async(&mut connection)).await?;
+        let role: Value = target.in_time(role.query_async(&mut connection)).await?;
         match role {
-            redis::Value::Array(said) if said.first().is_some_and(is_primary) => Ok(node),
+            Value::Array(said) if said.first().is_some_and(is_primary) => Ok(node),
             _ => Err(io_error(format!("{address} is no primary"))),
         }
     }
@@ -165,8 +205,21 @@ impl Follower {
     }
 }
 
-fn is_primary(role: &redis::Value) -> bool {
-    matches!(role, redis::Value::BulkString(text) if text == b"master")
+fn is_read_only(answer: &RedisResult<Value>) -> bool {
+    let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
+    match answer {
+        Err(error) => error.kind() == read_only,
+        Ok(Value::ServerError(error)) => error.kind() == Some(ServerErrorKind::ReadOnly),
+        Ok(_) => false,
+    }
+}
+
+fn moved() -> RedisError {
+    std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "the primary moved meanwhile").into()
+}
+
+fn is_primary(role: &Value) -> bool {
+    matches!(role, Value::BulkString(text) if text == b"master")
 }
 
 /// Asks one sentinel for the primary's address, and the epoch of the configuration that says so.

@@ -24,8 +24,11 @@ pub(super) async fn start(
     confirm_every: Duration,
 ) -> RedisResult<Watch> {
     let tracker = Tracker { connections: Arc::clone(connections), prefix, watcher, confirm_every };
-    let first = tracker.connect().await?;
-    Ok(Watch::new(AbortOnDropHandle::new(tokio::spawn(tracker.run(first)))))
+    Ok(match tracker.connect().await {
+        Some(first) => Watch::new(AbortOnDropHandle::new(tokio::spawn(tracker.run(first?)))),
+        // Never sure of anything, so every look-up asks a server.
+        None => Watch::new(tracker),
+    })
 }
 
 #[derive(Debug)]
@@ -51,18 +54,31 @@ impl Tracker {
             }
             tokio::time::sleep(delays.next().unwrap_or(LONGEST_DELAY)).await;
             match self.connect().await {
-                Ok(new) => connection = Some(new),
-                Err(error) => tracing::debug!(%error, "changes are not told yet"),
+                Some(Ok(new)) => connection = Some(new),
+                Some(Err(error)) => tracing::debug!(%error, "changes are not told yet"),
+                None => return,
             }
         }
     }
 
-    async fn connect(&self) -> RedisResult<Tracked> {
+    /// None where no single connection is told of all changes, as in a cluster.
+    async fn connect(&self) -> Option<RedisResult<Tracked>> {
         let lost = Arc::new(Notify::new());
         let (prefix, watcher) = (self.prefix, Arc::clone(&self.watcher));
         let told = Told { prefix, watcher, lost: Arc::clone(&lost) };
         let config = AsyncConnectionConfig::new().set_push_sender(told);
-        let mut connection = self.connections.another(config).await?;
+        let connection = self.connections.another(config).await?;
+        Some(match connection {
+            Ok(connection) => self.track(connection, lost).await,
+            Err(error) => Err(error),
+        })
+    }
+
+    async fn track(
+        &self,
+        mut connection: MultiplexedConnection,
+        lost: Arc<Notify>,
+    ) -> RedisResult<Tracked> {
         let mut tracking = redis::cmd("CLIENT");
         tracking.arg(&["TRACKING", "ON", "BCAST", "PREFIX", self.prefix]);
         self.connections.within(tracking.exec_async(&mut connection)).await?;

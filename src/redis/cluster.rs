@@ -1,0 +1,464 @@
+//! A cluster: which server has which slot, and calls that go there.
+//!
+//! One task keeps the table of slots; a call that is told to go elsewhere goes there and lets the task know. Each server has
+//! connections of its own, so that one that fails keeps up no call to another.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use redis::{Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult, ServerErrorKind, Value};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::address::{Address, Dial};
+use super::connect::{Lane, Request, timed_out};
+use super::keys::sharded_channel;
+use super::link::{Hearing, Link, subscribe};
+use super::listeners::Listeners;
+use super::node::{Limits, Node};
+
+/// How often the table is asked for while all is well, and at most while it is not.
+const CALM: Duration = Duration::from_secs(5);
+const ALARMED: Duration = Duration::from_millis(50);
+
+/// How long a server has to tell the table.
+const ANSWERED: Duration = Duration::from_millis(500);
+
+/// How often one attempt follows where it is told to go.
+const REDIRECTIONS: usize = 8;
+
+/// How long to wait while a slot's keys are on two servers.
+const MOVING: Duration = Duration::from_millis(5);
+
+/// The cluster slot of a key: of what stands in its first braces, if anything does.
+pub(super) fn slot_of(key: impl AsRef<[u8]>) -> u16 {
+    let key = key.as_ref();
+    let tag = || {
+        let open = key.iter().position(|&byte| byte == b'{')? + 1;
+        let close = key.get(open..)?.iter().position(|&byte| byte == b'}')?;
+        key.get(open..open + close).filter(|tag| !tag.is_empty())
+    };
+    crc16::State::<crc16::XMODEM>::calculate(tag().unwrap_or(key)) % 16384
+}
+
+/// A cluster as its clients see it.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    table: Arc<Table>,
+    _keeper: AbortOnDropHandle<()>,
+}
+
+struct Table {
+    dial: Dial,
+    limits: Limits,
+    seeds: Vec<Address>,
+    slots: watch::Sender<Arc<Slots>>,
+    servers: Mutex<HashMap<Address, Arc<Node>>>,
+    doubt: Notify,
+    shards: Mutex<Shards>,
+    listeners: Listeners,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("seeds", &self.seeds).finish_non_exhaustive()
+    }
+}
+
+/// Who has which slots, in order.
+#[derive(Debug, Default)]
+struct Slots(Vec<Range>);
+
+#[derive(Debug)]
+struct Range {
+    first: u16,
+    last: u16,
+    node: Arc<Node>,
+}
+
+impl Slots {
+    fn owner(&self, slot: u16) -> Option<&Arc<Node>> {
+        let after = self.0.partition_point(|range| range.first <= slot);
+        let range = self.0.get(after.checked_sub(1)?)?;
+        (slot <= range.last).then_some(&range.node)
+    }
+}
+
+/// What is heard on which server.
+#[derive(Default)]
+struct Shards {
+    /// The channels, with their slots.
+    wanted: HashMap<String, u16>,
+    /// Connections that only hear, so that what the server says about moving slots is not taken for an answer.
+    links: HashMap<Address, Arc<Link>>,
+}
+
+/// Where a server says that a call has to go.
+enum Redirect {
+    /// The slot is there now.
+    Moved(Address),
+    /// The key is there already.
+    Ask(Address),
+    /// Some of the keys are there already.
+    Wait,
+}
+
+impl Cluster {
+    /// Finds out who has which slot, and connects in the background.
+    pub(super) async fn find(
+        seeds: &[Address],
+        dial: Dial,
+        limits: Limits,
+        listeners: &Listeners,
+    ) -> RedisResult<Self> {
+        let table = Arc::new(Table {
+            dial,
+            limits,
+            seeds: seeds.to_vec(),
+            slots: watch::Sender::new(Arc::default()),
+            servers: Mutex::default(),
+            doubt: Notify::new(),
+            shards: Mutex::default(),
+            listeners: listeners.clone(),
+        });
+        let slots = table.ask(0).await?;
+        table.learn(slots);
+        let keeper = AbortOnDropHandle::new(tokio::spawn(keep(Arc::clone(&table))));
+        Ok(Self { table, _keeper: keeper })
+    }
+
+    /// What the server of the request's slot answers, wherever that is meanwhile.
+    pub(super) async fn answer(
+        &self,
+        lane: Lane,
+        request: Request<'_>,
+        ends: Instant,
+    ) -> RedisResult<Value> {
+        let slot = slot_of(request.key());
+        let (mut elsewhere, mut redirections) = (None, 0);
+        loop {
+            let (answer, from) = self.attempt(lane, request, ends, slot, elsewhere.take()).await;
+            let redirect = match &answer {
+                Err(error) if error.is_io_error() || is_down(error) => {
+                    self.table.doubt.notify_one();
+                    return answer;
+                }
+                answer => redirect(answer, &from),
+            };
+            match redirect {
+                None => return answer,
+                Some(_) if redirections == REDIRECTIONS || Instant::now() >= ends => return answer,
+                Some(Redirect::Wait) => sleep(MOVING.min(ends - Instant::now())).await,
+                Some(Redirect::Ask(address)) => {
+                    redirections += 1;
+                    elsewhere = Some((address, true));
+                }
+                Some(Redirect::Moved(address)) => {
+                    redirections += 1;
+                    self.table.doubt.notify_one();
+                    elsewhere = Some((address, false));
+                }
+            }
+        }
+    }
+
+    /// Sends a request to the owner of its slot, or to where it was told to go; also answers who answered.
+    async fn attempt(
+        &self,
+        lane: Lane,
+        request: Request<'_>,
+        ends: Instant,
+        slot: u16,
+        elsewhere: Option<(Address, bool)>,
+    ) -> (RedisResult<Value>, Address) {
+        let mut changes = self.table.slots.subscribe();
+        loop {
+            let (node, is_asking) = match &elsewhere {
+                Some((address, is_asking)) => (self.table.node(address), *is_asking),
+                None => {
+                    let owner = changes.borrow_and_update().owner(slot).cloned();
+                    (owner.ok_or_else(nobody), false)
+                }
+            };
+            let node = match node {
+                Ok(node) => node,
+                Err(error) => return (Err(error), self.table.seeds[0].clone()),
+            };
+            let from = node.address().clone();
+            if let Lane::Own = lane {
+                return (node.alone(request.asking(is_asking), ends).await, from);
+            }
+            let connected = tokio::select! {
+                connected = node.shared(ends) => connected,
+                // Whoever has the slot now may be there already.
+                _ = changes.changed(), if elsewhere.is_none() => continue,
+            };
+            let answer = match connected {
+                Ok(connected) => node.answer(connected, request.asking(is_asking), ends).await,
+                Err(error) => Err(error),
+            };
+            return (answer, from);
+        }
+    }
+
+    /// The channel on which a process hears of a pool, from now on if it did not before.
+    pub(super) async fn hear(&self, pool: &str, channel: &str) -> String {
+        let (channel, slot) = (sharded_channel(pool, channel), slot_of(pool));
+        if self.table.shards().wanted.insert(channel.clone(), slot).is_some() {
+            return channel;
+        }
+        if let Some(link) = self.table.hearing(slot) {
+            let heard = async {
+                let mut connected = link.connected().await?;
+                subscribe(&mut connected.connection, vec![ssubscribe(&channel)]).await
+            };
+            // A connection that is made later subscribes by itself, and a ticket that hears nothing is asked about.
+            if !matches!(timeout(ANSWERED, heard).await, Ok(Ok(()))) {
+                self.table.doubt.notify_one();
+            }
+        }
+        channel
+    }
+}
+
+/// Keeps the table right.
+async fn keep(table: Arc<Table>) {
+    for turn in 1.. {
+        tokio::select! {
+            () = sleep(CALM) => {}
+            () = table.doubt.notified() => {}
+        }
+        match table.ask(turn).await {
+            Ok(slots) => table.learn(slots),
+            Err(error) => tracing::debug!(%error, "no server tells who has which slot"),
+        }
+        sleep(ALARMED).await;
+    }
+}
+
+impl Table {
+    fn servers(&self) -> MutexGuard<'_, HashMap<Address, Arc<Node>>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shards(&self) -> MutexGuard<'_, Shards> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn node(&self, address: &Address) -> RedisResult<Arc<Node>> {
+        let mut servers = self.servers();
+        if let Some(node) = servers.get(address) {
+            return Ok(Arc::clone(node));
+        }
+        let node = Arc::new(Node::begin(self.dial.server(address)?, self.limits)?);
+        servers.insert(address.clone(), Arc::clone(&node));
+        Ok(node)
+    }
+
+    /// Asks one server after the other, beginning with another one each time, lest one that was cut off is believed for ever.
+    async fn ask(&self, turn: usize) -> RedisResult<Vec<(u16, u16, Address)>> {
+        let mut addresses: Vec<_> = {
+            let servers = self.servers();
+            servers.iter().filter(|(_, node)| node.is_up()).map(|(at, _)| at.clone()).collect()
+        };
+        addresses.sort_by_cached_key(Address::to_string);
+        if !addresses.is_empty() {
+            let first = turn % addresses.len();
+            addresses.rotate_left(first);
+        }
+        addresses.extend(self.seeds.iter().cloned());
+        let mut problem = nobody();
+        for address in addresses {
+            let asked = timeout(ANSWERED.max(self.limits.connect), self.ask_one(&address)).await;
+            match asked.unwrap_or_else(|_| Err(timed_out("answered", ANSWERED))) {
+                Ok(slots) => return Ok(slots),
+                Err(error) => problem = error,
+            }
+        }
+        Err(problem)
+    }
+
+    async fn ask_one(&self, address: &Address) -> RedisResult<Vec<(u16, u16, Address)>> {
+        let known = self.servers().get(address).cloned();
+        let mut connection = match known.as_ref().and_then(|node| node.hearing().now()) {
+            Some(connected) => connected?.connection,
+            None => self.dial.server(address)?.connect(redis::AsyncConnectionConfig::new()).await?,
+        };
+        let cmd = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
+        let reply = timeout(ANSWERED, connection.send_packed_command(&cmd)).await;
+        let reply = reply.unwrap_or_else(|_| Err(timed_out("answered", ANSWERED)))?;
+        parse_slots(reply.extract_error()?, address).ok_or_else(|| {
+            RedisError::from((ErrorKind::Parse, "a server's answer is no table of slots"))
+        })
+    }
+
+    fn learn(self: &Arc<Self>, slots: Vec<(u16, u16, Address)>) {
+        let range = |(first, last, address): (u16, u16, Address)| {
+            Some(Range { first, last, node: self.node(&address).ok()? })
+        };
+        let mut ranges: Vec<_> = slots.into_iter().filter_map(range).collect();
+        ranges.sort_by_key(|range| range.first);
+        let is_known =
+            |address: &Address| ranges.iter().any(|range| range.node.address() == address);
+        self.servers().retain(|address, _| is_known(address));
+        let parts = |range: &Range| (range.first, range.last, range.node.address().clone());
+        if self.slots.borrow().0.iter().map(parts).eq(ranges.iter().map(parts)) {
+            return;
+        }
+        tracing::debug!(ranges = ranges.len(), "the table of slots changed");
+        self.slots.send_replace(Arc::new(Slots(ranges)));
+        self.hear_again();
+    }
+
+    /// The connection that hears what is told about a slot.
+    fn hearing(self: &Arc<Self>, slot: u16) -> Option<Arc<Link>> {
+        let address = self.slots.borrow().owner(slot)?.address().clone();
+        let target = self.dial.server(&address).ok()?;
+        let mut shards = self.shards();
+        let link = shards.links.entry(address).or_insert_with_key(|address| {
+            let shard = Shard { table: Arc::downgrade(self), address: address.clone() };
+            Arc::new(Link::begin(target, Some(Arc::new(shard))))
+        });
+        Some(Arc::clone(link))
+    }
+
+    /// After slots moved their channels are elsewhere, too.
+    fn hear_again(self: &Arc<Self>) {
+        let slots: Vec<_> = {
+            let mut shards = self.shards();
+            shards.links.clear();
+            shards.wanted.values().copied().collect()
+        };
+        for slot in slots {
+            self.hearing(slot);
+        }
+        self.listeners.interrupted();
+    }
+}
+
+/// What is heard on one server.
+struct Shard {
+    /// Which holds the connection, which holds this.
+    table: Weak<Table>,
+    address: Address,
+}
+
+impl Hearing for Shard {
+    fn subscriptions(&self) -> Vec<Cmd> {
+        let Some(table) = self.table.upgrade() else { return Vec::new() };
+        let slots = Arc::clone(&table.slots.borrow());
+        let is_here =
+            |slot: u16| slots.owner(slot).is_some_and(|node| *node.address() == self.address);
+        let shards = table.shards();
+        let here = shards.wanted.iter().filter(|&(_, &slot)| is_here(slot));
+        here.map(|(channel, _)| ssubscribe(channel)).collect()
+    }
+
+    fn hear(&self, push: PushInfo) -> bool {
+        let Some(table) = self.table.upgrade() else { return false };
+        match push.kind {
+            PushKind::SMessage => table.listeners.message(&push.data),
+            // Lost, and subscribed again: what was published between is gone.
+            PushKind::Disconnection | PushKind::SSubscribe => table.listeners.interrupted(),
+            // The slot moved. A client might take this for an answer, so the connection is given up.
+            PushKind::SUnsubscribe => {
+                table.doubt.notify_one();
+                return false;
+            }
+            _ => {}
+        }
+        true
+    }
+}
+
+fn ssubscribe(channel: &str) -> Cmd {
+    redis::cmd("SSUBSCRIBE").arg(channel).to_owned()
+}
+
+/// Where an answer says that the call has to go, if it does.
+fn redirect(answer: &RedisResult<Value>, from: &Address) -> Option<Redirect> {
+    let refused = |reply: &Value| match reply {
+        Value::ServerError(error) => Some(RedisError::from(error.clone())),
+        _ => None,
+    };
+    let error = match answer {
+        Err(error) => error.clone(),
+        Ok(Value::Array(replies)) => {
+            replies.iter().filter_map(refused).find(|error| redirect_of(error, from).is_some())?
+        }
+        Ok(reply) => refused(reply)?,
+    };
+    redirect_of(&error, from)
+}
+
+fn redirect_of(error: &RedisError, from: &Address) -> Option<Redirect> {
+    let ErrorKind::Server(kind) = error.kind() else { return None };
+    let address = || match (error.redirect_node()?.0, from) {
+        // Without a host it is another port of the same.
+        (address, Address::Tcp { host, .. }) if address.starts_with(':') => {
+            Address::parse(&format!("{host}{address}"))
+        }
+        (address, _) => Address::parse(address),
+    };
+    match kind {
+        ServerErrorKind::Moved => address().map(Redirect::Moved),
+        ServerErrorKind::Ask => address().map(Redirect::Ask),
+        ServerErrorKind::TryAgain => Some(Redirect::Wait),
+        _ => None,
+    }
+}
+
+fn is_down(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::ClusterDown)
+}
+
+fn nobody() -> RedisError {
+    io::Error::new(io::ErrorKind::NotConnected, "no server has the slot").into()
+}
+
+/// Reads what CLUSTER SLOTS answers: ranges with their servers, the primary first.
+fn parse_slots(reply: Value, from: &Address) -> Option<Vec<(u16, u16, Address)>> {
+    let Value::Array(ranges) = reply else { return None };
+    let text = |value: &Value| redis::from_redis_value_ref::<Option<String>>(value).ok().flatten();
+    let slot = |value: &Value| match value {
+        Value::Int(slot) => u16::try_from(*slot).ok().filter(|&slot| slot < 16384),
+        _ => None,
+    };
+    let range = |range: &Value| {
+        let Value::Array(parts) = range else { return None };
+        let [first, last, Value::Array(primary), ..] = &**parts else { return None };
+        let [host, Value::Int(port), ..] = &**primary else { return None };
+        // A server that does not know its own name is where it was asked.
+        let host = text(host).filter(|host| !host.is_empty()).or_else(|| match from {
+            Address::Tcp { host, .. } => Some(host.clone()),
+            Address::Unix(_) => None,
+        })?;
+        let port = u16::try_from(*port).ok().filter(|&port| port != 0)?;
+        Some((slot(first)?, slot(last)?, Address::Tcp { host, port }))
+    };
+    ranges.iter().map(range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_of_the_servers() {
+        // As `CLUSTER KEYSLOT` answers.
+        for (key, slot) in [
+            ("123456789", 12739),
+            ("foo", 12182),
+            ("{foo}bar", 12182),
+            ("a{foo}{bar}", 12182),
+            ("foo{}", 5542),
+            ("foo{{bar}}zap", 4015),
+        ] {
+            assert_eq!(slot_of(key), slot, "{key}");
+        }
+    }
+}
