@@ -265,9 +265,9 @@ fn a_bad_configuration_is_named_with_its_key() {
     let run = tokenpool(&get).exits_with(2);
     assert!(run.stderr.contains("hostPat"), "{run:?}");
     for (url, problem) in [
-        ("http://localhost", "must be redis://"),
-        ("rediss://localhost", "TLS is not supported yet"),
-        ("nonsense", "must be redis://"),
+        ("http://localhost", "must be redis[s]://"),
+        ("rediss://localhost#insecure", "servers are always verified"),
+        ("nonsense", "must be redis[s]://"),
     ] {
         let run = tokenpool(&format!("get pools --redis {url}")).exits_with(2);
         assert!(
@@ -277,7 +277,7 @@ fn a_bad_configuration_is_named_with_its_key() {
     }
     let mut empty = command("get pools");
     let run = crate::program::run(empty.args(["--redis", ""])).exits_with(2);
-    assert!(run.stderr.contains("must be redis://"), "{run:?}");
+    assert!(run.stderr.contains("must be redis[s]://"), "{run:?}");
 }
 
 #[test]
