@@ -43,3 +43,61 @@ async fn sentinels_and_their_servers_have_passwords() {
         assert_eq!(sentinels.primary().await, new);
     }
 }
+
+#[tokio::test]
+async fn scratch_times() {
+    let t = std::time::Instant::now();
+    let mut sentinels = Sentinels::start(&sentinels::Options::default()).await;
+    eprintln!("start {:?}", t.elapsed());
+    let t = std::time::Instant::now();
+    let old = sentinels.kill_primary().await;
+    let new = sentinels.until_primary_is_not(&old).await;
+    eprintln!("failover {:?}", t.elapsed());
+    let t = std::time::Instant::now();
+    sentinels.until_whole().await;
+    eprintln!("whole without old {:?}", t.elapsed());
+    let t = std::time::Instant::now();
+    sentinels.restart(&old);
+    sentinels.until_whole().await;
+    eprintln!("whole with old {:?}", t.elapsed());
+    let t = std::time::Instant::now();
+    let _third = sentinels.failover().await;
+    eprintln!("manual failover {:?}", t.elapsed());
+    let t = std::time::Instant::now();
+    sentinels.until_whole().await;
+    eprintln!("whole {:?}", t.elapsed());
+    let _ = new;
+}
+
+#[tokio::test]
+async fn scratch_debug() {
+    let mut sentinels = Sentinels::start(&sentinels::Options::default()).await;
+    let old = sentinels.kill_primary().await;
+    let new = sentinels.until_primary_is_not(&old).await;
+    let t = std::time::Instant::now();
+    eprintln!("old {old} new {new} {:?} {:?}", sentinels.servers(), sentinels.host_paths());
+    while t.elapsed().as_secs() < 10 {
+        eprintln!("{:?}", t.elapsed());
+        for a in sentinels.host_paths() {
+            for w in ["REPLICAS", "SENTINELS"] {
+                let v: Vec<std::collections::HashMap<String, String>> = redis::cmd("SENTINEL")
+                    .arg(w)
+                    .arg("main")
+                    .query(&mut sentinels.raw(&a))
+                    .unwrap();
+                eprintln!(
+                    "{a} {w} {:?}",
+                    v.iter()
+                        .map(|m| (
+                            m["port"].clone(),
+                            m["flags"].clone(),
+                            m.get("master-link-status").cloned(),
+                            m.get("master-port").cloned()
+                        ))
+                        .collect::<Vec<_>>()
+                );
+            }
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+}

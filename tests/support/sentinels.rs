@@ -15,10 +15,14 @@ const QUORUM: usize = 2;
 /// How servers and sentinels are set up.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// After how long without an answer a server is taken for dead.
+    /// After how long without an answer a server is taken for dead; at least 2.5 s with Redis before 7.0.
     pub(crate) down_after: Duration,
     /// How long a failover may take until another is tried.
     pub(crate) failover_timeout: Duration,
+    /// How often sentinels look at servers, and tell each other of them: 10 s and 2 s are what they do by themselves,
+    /// and all that Redis before 7.0 can do.
+    pub(crate) info_period: Duration,
+    pub(crate) publish_period: Duration,
     /// Who may use the servers, if not everybody.
     pub(crate) servers: Option<Login>,
     /// Who may use the sentinels, if not everybody.
@@ -34,6 +38,8 @@ impl Default for Options {
         Self {
             down_after: Duration::from_millis(500),
             failover_timeout: Duration::from_millis(2000),
+            info_period: Duration::from_millis(500),
+            publish_period: Duration::from_millis(500),
             servers: None,
             sentinels: None,
             tls: None,
@@ -91,6 +97,7 @@ impl Options {
 pub(crate) struct Sentinels {
     servers: Vec<Server>,
     sentinels: Vec<Server>,
+    options: Options,
 }
 
 impl Sentinels {
@@ -100,7 +107,6 @@ impl Sentinels {
         for _ in 0..2 {
             servers.push(options.server(servers.first()));
         }
-        // A sentinel asks a primary for its replicas at once, and again after ten seconds.
         until("replicas are in sync", async || {
             for replica in &servers[1..] {
                 is_in_sync(replica).await?;
@@ -110,10 +116,35 @@ impl Sentinels {
             (online.count() == 2).then_some(())
         })
         .await;
-        let sentinels = (0..3).map(|_| options.sentinel(&servers[0])).collect();
-        let sentinels = Self { servers, sentinels };
+        let started = (0..3).map(|_| options.sentinel(&servers[0])).collect();
+        let sentinels = Self { servers, sentinels: started, options: options.clone() };
+        sentinels.sentinels.iter().for_each(|sentinel| sentinels.hurry(sentinel));
         sentinels.until_whole().await;
         sentinels
+    }
+
+    /// Sets what a sentinel does not keep in its configuration.
+    fn hurry(&self, sentinel: &Server) {
+        let Options { down_after, info_period, publish_period, .. } = self.options;
+        let periods = [
+            // It is also how long a sentinel waits until it connects again, as it must after each failover.
+            ("PING-PERIOD", down_after / 5),
+            ("INFO-PERIOD", info_period),
+            ("PUBLISH-PERIOD", publish_period),
+        ];
+        let mut command = redis::cmd("SENTINEL");
+        command.arg("DEBUG");
+        for (name, period) in periods {
+            command.arg(name).arg(period.as_millis().to_string());
+        }
+        let mut sentinel = sentinel.raw();
+        if command.exec(&mut sentinel).is_err() {
+            // One that connects once a second takes everybody for dead who is looked for more closely.
+            let down_after = down_after.max(Duration::from_millis(2500)).as_millis().to_string();
+            let mut command = redis::cmd("SENTINEL");
+            command.arg("SET").arg(NAME).arg("down-after-milliseconds").arg(down_after);
+            command.exec(&mut sentinel).expect("a sentinel can be set");
+        }
     }
 
     /// Addresses of the sentinels.
@@ -172,9 +203,13 @@ impl Sentinels {
 
     /// Starts a server or a sentinel again.
     ///
-    /// One that was the primary says that it is for a while, until the sentinels make it a replica.
+    /// One that was the primary says that it is until the sentinels have seen so for four times their period of
+    /// publishing, and make it a replica.
     pub(crate) fn restart(&mut self, address: &str) {
         self.at_mut(address).restart();
+        if self.host_paths().iter().any(|sentinel| sentinel == address) {
+            self.hurry(self.at(address));
+        }
     }
 
     /// Has the sentinels make another server the primary, and says which it is then.
