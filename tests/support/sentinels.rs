@@ -125,10 +125,11 @@ impl Sentinels {
 
     /// Sets what a sentinel does not keep in its configuration.
     fn hurry(&self, sentinel: &Server) {
-        let Options { down_after, info_period, publish_period, .. } = self.options;
+        let Options { info_period, publish_period, .. } = self.options;
         let periods = [
-            // It is also how long a sentinel waits until it connects again, as it must after each failover.
-            ("PING-PERIOD", down_after / 5),
+            // Also how long a sentinel waits until it connects again, as it must after each failover; and it makes no
+            // primary of a replica whose INFO is older than five of them, which it reads once a second then.
+            ("PING-PERIOD", Duration::from_millis(250)),
             ("INFO-PERIOD", info_period),
             ("PUBLISH-PERIOD", publish_period),
         ];
@@ -140,7 +141,8 @@ impl Sentinels {
         let mut sentinel = sentinel.raw();
         if command.exec(&mut sentinel).is_err() {
             // One that connects once a second takes everybody for dead who is looked for more closely.
-            let down_after = down_after.max(Duration::from_millis(2500)).as_millis().to_string();
+            let down_after =
+                self.options.down_after.max(Duration::from_millis(2500)).as_millis().to_string();
             let mut command = redis::cmd("SENTINEL");
             command.arg("SET").arg(NAME).arg("down-after-milliseconds").arg(down_after);
             command.exec(&mut sentinel).expect("a sentinel can be set");
@@ -248,8 +250,8 @@ impl Sentinels {
             let sentinels: Vec<_> = self.sentinels.iter().filter(|s| s.runs()).collect();
             for sentinel in &sentinels {
                 let named = named_by(sentinel).await?;
-                let others = well(sentinel, "SENTINELS", "sentinel").await?;
-                let known = well(sentinel, "REPLICAS", "slave").await?;
+                let others = well(sentinel, "SENTINELS").await?;
+                let known = well(sentinel, "REPLICAS").await?;
                 let all = known == replicas.len() && others + 1 == sentinels.len();
                 (named == primary && all).then_some(())?;
             }
@@ -282,12 +284,13 @@ async fn named_by(sentinel: &Server) -> Option<String> {
 }
 
 /// How many of the others a sentinel is well connected with.
-async fn well(sentinel: &Server, whom: &str, flags: &str) -> Option<usize> {
+async fn well(sentinel: &Server, whom: &str) -> Option<usize> {
     let others: Vec<HashMap<String, String>> = sentinel.ask(&["SENTINEL", whom, NAME]).await?;
     let is_well = |other: &&HashMap<String, String>| {
+        let lost = |flag| matches!(flag, "disconnected" | "s_down" | "o_down");
         // What only replicas have.
         let link = other.get("master-link-status");
-        other["flags"] == flags && link.is_none_or(|link| link == "ok")
+        !other["flags"].split(',').any(lost) && link.is_none_or(|link| link == "ok")
     };
     Some(others.iter().filter(is_well).count())
 }
