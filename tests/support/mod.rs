@@ -1,6 +1,7 @@
 //! What the tests share: servers, and pools that can be reached in several ways.
 
 pub(crate) mod clock;
+pub(crate) mod cluster;
 pub(crate) mod gate;
 pub(crate) mod sentinels;
 pub(crate) mod server;
