@@ -28,6 +28,8 @@ mod sequences;
 /// What the sources and their documents must agree on.
 mod sources;
 mod support;
+/// That sentinels, clusters, certificates, proxies and fakes are what other tests take them for.
+mod support_works;
 /// Leases and tickets, one test for each case and backend.
 mod waiting;
 /// What Redis holds, to the byte.

@@ -1,13 +1,15 @@
 //! What the tests share: servers, and pools that can be reached in several ways.
 
 pub(crate) mod clock;
+pub(crate) mod cluster;
 pub(crate) mod gate;
+pub(crate) mod sentinels;
 pub(crate) mod server;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokenpool::{
     AllocationToken, Backend, Claim, Claimant, Config, Cursor, Deletion, Error, ExecutionId,
@@ -443,6 +445,19 @@ pub(crate) async fn notice(inbox: &mut Inbox) -> Notice {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), next).await.expect("a notice comes")
+}
+
+/// The answer to a question about several servers, which is asked again and again, because no event tells that they
+/// agree; fails after a minute.
+pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Every key with its type and content, sorted.
