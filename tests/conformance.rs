@@ -3,9 +3,11 @@
 //! A case that is not in the list below is reported as unused.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokenpool::{
-    AllocationStatus, Deletion, Error, Limit, Member, Outcome, QuotaChange, Released, Scope,
+    AllocationStatus, Backend, Deletion, Error, Limit, Member, Outcome, QuotaChange, Released,
+    Scope,
 };
 
 use crate::support::{FREE, Fixture, caps, claim, fence, quota, refusal, revocation};
@@ -29,6 +31,16 @@ macro_rules! every_backend {
         suite!(memory, $($case),*);
         suite!(redis, $($case),*);
         suite!(proxied, $($case),*);
+
+        /// All cases, one after the other, for deployments that are too large to be started for each.
+        pub(crate) async fn every_case(backend: &Arc<dyn Backend>) {
+            $({
+                let fixture = crate::support::fixture(Arc::clone(backend), None);
+                let pool = fixture.handle(None);
+                $case(fixture).await;
+                pool.clean_up().await;
+            })*
+        }
     };
 }
 

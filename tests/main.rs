@@ -7,6 +7,8 @@ mod audit;
 mod cancellation;
 /// What every backend must do, one test for each case and backend.
 mod conformance;
+/// Sentinel, Cluster, TLS and ACL, and the faults that come with them.
+mod deployments;
 /// How long projects wait for each other.
 mod fairness;
 /// What happens when servers, connections and clients fail.

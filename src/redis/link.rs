@@ -244,6 +244,7 @@ pub(super) async fn subscribe(
 
 fn is_lasting(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig)
+        || matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
 }
 
 fn not_connected() -> RedisError {

@@ -197,7 +197,10 @@ impl Follower {
                         best = Ok(address);
                     }
                 }
-                Err(error) if best.is_err() => best = Err(error),
+                Err(error) if best.is_err() => {
+                    let detail = format!("{sentinel}: {error}");
+                    best = Err(RedisError::from((error.kind(), "no answer of a sentinel", detail)));
+                }
                 Err(_) => {}
             }
         }

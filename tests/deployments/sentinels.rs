@@ -1,0 +1,111 @@
+//! Behind sentinels.
+
+use std::time::Duration;
+
+use redis::Commands as _;
+
+use super::{QUOTA, User, list, open};
+use crate::conformance;
+use crate::support::sentinels::{Options, Sentinels};
+use crate::support::server::Login;
+
+fn keys(sentinels: &Sentinels) -> String {
+    format!("hostPaths: {}, primaryName: {}", list(&sentinels.host_paths()), sentinels.name())
+}
+
+#[tokio::test]
+async fn every_case_passes_behind_sentinels() {
+    let sentinels = Sentinels::start(&Options::default()).await;
+    conformance::every_case(&open(&keys(&sentinels)).await).await;
+}
+
+/// Down-after is half a second here, and the failover itself takes less than one.
+#[tokio::test]
+async fn a_killed_primary_is_followed_by_itself() {
+    let mut sentinels = Sentinels::start(&Options::default()).await;
+    let user = User::new(&keys(&sentinels), "killed").await;
+    user.claim("1").await.unwrap().granted().unwrap();
+    let old = sentinels.kill_primary().await;
+    let (outcome, took) = user.claimed("2").await;
+    outcome.granted().unwrap();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let new = sentinels.until_primary_is_not(&old).await;
+    let held: usize = sentinels.raw(&new).scard(user.key()).unwrap();
+    assert!(held >= 1);
+    // What comes back comes back as a replica, and nobody claims there.
+    sentinels.restart(&old);
+    sentinels.until_whole().await;
+    user.claimed("3").await.0.granted().unwrap();
+    assert!(
+        i64::try_from(sentinels.raw(&new).scard::<_, usize>(user.key()).unwrap()).unwrap() <= QUOTA
+    );
+}
+
+#[tokio::test]
+async fn a_primary_that_hangs_is_left() {
+    let sentinels = Sentinels::start(&Options::default()).await;
+    let user = User::new(&keys(&sentinels), "hangs").await;
+    user.claim("1").await.unwrap().granted().unwrap();
+    let old = sentinels.signal_primary("STOP").await;
+    user.claimed("2").await.0.granted().unwrap();
+    assert_ne!(sentinels.primary().await, old);
+    // It believes that it is the primary until it is told; calls go to the new one all the same.
+    sentinels.signal(&old, "CONT");
+    user.claimed("3").await.0.granted().unwrap();
+    let refused = user.claimed("4").await.0;
+    assert!(refused.granted().is_none());
+    sentinels.until_whole().await;
+    assert!(user.claim("4").await.unwrap().granted().is_none());
+}
+
+#[tokio::test]
+async fn a_failover_by_command_loses_nothing() {
+    let sentinels = Sentinels::start(&Options::default()).await;
+    let user = User::new(&keys(&sentinels), "command").await;
+    for name in ["1", "2", "3"] {
+        user.claim(name).await.unwrap().granted().unwrap();
+    }
+    for _ in 0..2 {
+        sentinels.failover().await;
+        assert!(user.claimed("4").await.0.granted().is_none());
+        let (held, _) = user.claimed("1").await;
+        assert!(held.granted().unwrap().held_before);
+        sentinels.until_whole().await;
+    }
+}
+
+#[tokio::test]
+async fn servers_and_sentinels_have_passwords_of_their_own() {
+    for user in [None, Some("app")] {
+        let options = Options {
+            servers: Some(Login { user, password: "of-servers" }),
+            sentinels: Some(Login { user, password: "of-sentinels" }),
+            ..Options::default()
+        };
+        let sentinels = Sentinels::start(&options).await;
+        let logins = "hostKey: of-servers, sentinelKey: of-sentinels";
+        let users = user.map(|user| format!(", hostUser: {user}, sentinelUser: {user}"));
+        let keys = format!("{}, {logins}{}", keys(&sentinels), users.unwrap_or_default());
+        let user = User::new(&keys, "passwords").await;
+        user.claim("1").await.unwrap().granted().unwrap();
+        sentinels.failover().await;
+        user.claimed("2").await.0.granted().unwrap();
+        // Without either there is an error that names neither.
+        for wrong in ["of-servers", "of-sentinels"] {
+            let keys = keys.replace(wrong, "wrong");
+            let error = super::configuration(&keys).open().await.unwrap_err();
+            let text = format!("{error}: {error:?}");
+            assert!(text.contains("authentication failed") || text.contains("WRONGPASS"), "{text}");
+            assert!(!text.contains("of-se"), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn sentinels_that_know_no_such_primary_are_an_error() {
+    let sentinels = Sentinels::start(&Options::default()).await;
+    let keys = keys(&sentinels).replace(sentinels.name(), "nobody");
+    let error = super::configuration(&keys).open().await.unwrap_err();
+    let text = format!("{error}: {error:?}");
+    assert!(text.contains("No such master"), "{text}");
+}
