@@ -2,9 +2,12 @@
 
 pub(crate) mod clock;
 pub(crate) mod cluster;
+pub(crate) mod fake;
 pub(crate) mod gate;
+pub(crate) mod proxy;
 pub(crate) mod sentinels;
 pub(crate) mod server;
+pub(crate) mod tls;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

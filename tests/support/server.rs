@@ -137,6 +137,13 @@ impl Server {
         Self::start_as(Setup { arguments, port: Some(Port::take()), ..Setup::default() })
     }
 
+    /// Starts a server with further arguments that clients reach over TLS alone; the arguments say with which
+    /// certificates.
+    pub(crate) fn start_on_tls(arguments: Vec<String>) -> Self {
+        let (port, wire) = (Some(Port::take()), Wire::Tls);
+        Self::start_as(Setup { arguments, port, wire, ..Setup::default() })
+    }
+
     /// Starts a server with further arguments.
     ///
     /// The binary is `TOKENPOOL_TEST_SERVER`, else `redis-server` on the path.

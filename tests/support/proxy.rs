@@ -1,0 +1,159 @@
+//! A proxy that makes connections slow, silent or lost.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::server::Port;
+
+/// What happens to what comes.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    is_held: bool,
+    delay: Duration,
+    /// How often all connections were closed.
+    cuts: u64,
+}
+
+/// A port that stands for a server's; all of its connections end when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    port: Port,
+    server: String,
+    state: watch::Sender<State>,
+    listener: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(listener) = self.take_listener() {
+            listener.abort();
+        }
+    }
+}
+
+impl Proxy {
+    /// Passes everything to and from the server at an address, `host:port`.
+    pub(crate) fn before(server: impl Into<String>) -> Self {
+        let (state, listener) = (watch::Sender::default(), Mutex::default());
+        let proxy = Self { port: Port::take(), server: server.into(), state, listener };
+        proxy.pass();
+        proxy
+    }
+
+    /// Where clients connect, `host:port`.
+    pub(crate) fn address(&self) -> String {
+        self.port.address()
+    }
+
+    /// Closes all connections, with what is on its way; what happens to new ones stays as it is.
+    pub(crate) fn cut(&self) {
+        self.state.send_modify(|state| state.cuts += 1);
+    }
+
+    /// From now on keeps everything back in both directions, also that a connection was closed; still accepts
+    /// connections, as if the network were parted.
+    pub(crate) fn hold(&self) {
+        self.state.send_modify(|state| state.is_held = true);
+    }
+
+    /// Passes what was kept back and all that follows, and accepts connections.
+    pub(crate) fn pass(&self) {
+        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        listener.get_or_insert_with(|| {
+            let address: SocketAddr = self.address().parse().unwrap();
+            let listener = std::net::TcpListener::bind(address).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let listener = TcpListener::from_std(listener).unwrap();
+            tokio::spawn(accept(listener, self.server.clone(), self.state.subscribe()))
+        });
+        self.state.send_modify(|state| state.is_held = false);
+    }
+
+    /// From now on everything arrives so much later, each way.
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.state.send_modify(|state| state.delay = delay);
+    }
+
+    /// Closes all connections and refuses new ones, as if nobody listened, until it passes again.
+    pub(crate) async fn refuse(&self) {
+        if let Some(listener) = self.take_listener() {
+            listener.abort();
+            // Only then is the port closed; that it was aborted is no news.
+            let _ = listener.await;
+        }
+        self.cut();
+    }
+
+    fn take_listener(&self) -> Option<JoinHandle<()>> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+async fn accept(listener: TcpListener, server: String, state: watch::Receiver<State>) {
+    while let Ok((client, _)) = listener.accept().await {
+        tokio::spawn(serve(client, server.clone(), state.clone()));
+    }
+}
+
+async fn serve(client: TcpStream, server: String, mut state: watch::Receiver<State>) {
+    let born = state.borrow().cuts;
+    let mut at_door = state.clone();
+    let both = async {
+        at_door.wait_for(|state| !state.is_held).await.ok()?;
+        let server = TcpStream::connect(server).await.ok()?;
+        for stream in [&client, &server] {
+            stream.set_nodelay(true).ok()?;
+        }
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        tokio::join!(
+            pass(from_client, to_server, at_door.clone()),
+            pass(from_server, to_client, at_door),
+        );
+        Some(())
+    };
+    tokio::select! {
+        _ = both => {}
+        // Or the proxy is no more.
+        _ = state.wait_for(|state| state.cuts != born) => {}
+    }
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<State>) {
+    let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(64);
+    let come = async move {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            if sender.send((Instant::now(), buffer[..length].to_vec())).await.is_err() {
+                return;
+            }
+        }
+        // The end comes after everything else.
+        let _ = sender.send((Instant::now(), Vec::new())).await;
+        std::future::pending().await
+    };
+    let go = async {
+        while let Some((came, bytes)) = receiver.recv().await {
+            let delay = state.borrow().delay;
+            tokio::time::sleep_until(came + delay).await;
+            let open = state.wait_for(|state| !state.is_held).await.is_ok();
+            if !open || bytes.is_empty() || to.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+        // The other side may be gone already.
+        let _ = to.shutdown().await;
+    };
+    tokio::select! {
+        () = come => {}
+        () = go => {}
+    }
+}
