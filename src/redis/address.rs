@@ -1,19 +1,23 @@
 //! Where the servers are, and how any of them is reached: the configuration, checked.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::AsyncDNSResolver;
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo,
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
     IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError, RedisFuture, RedisResult,
     TlsCertificates,
 };
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use url::Url;
@@ -317,21 +321,37 @@ impl Dial {
 }
 
 fn certificates(config: &RedisConfig) -> Result<TlsCertificates> {
-    let read = |key: &str, path: &Path| match path.as_os_str().is_empty() {
-        true => Ok(None),
-        false => std::fs::read(path).map(Some).map_err(|error| Error::Configuration {
-            key: format!("redis.{key}"),
-            problem: format!("{} cannot be read: {error}", path.display()),
-        }),
-    };
-    let client_cert = read("tlsCertFile", &config.tls_cert_file)?;
-    let client_key = read("tlsKeyFile", &config.tls_key_file)?;
+    let client_cert = pem("tlsCertFile", &config.tls_cert_file, is_certificates)?;
+    let client_key = pem("tlsKeyFile", &config.tls_key_file, |text| {
+        PrivateKeyDer::from_pem_slice(text).is_ok()
+    })?;
     let client_tls = client_cert.zip(client_key);
     Ok(TlsCertificates {
         client_tls: client_tls
             .map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key }),
-        root_cert: read("tlsCaFile", &config.tls_ca_file)?,
+        root_cert: pem("tlsCaFile", &config.tls_ca_file, is_certificates)?,
     })
+}
+
+/// The text of a PEM file, if there is to be one.
+fn pem(key: &str, path: &Path, is_right: impl Fn(&[u8]) -> bool) -> Result<Option<Vec<u8>>> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let wrong = |problem: String| Error::Configuration {
+        key: format!("redis.{key}"),
+        problem: format!("{} {problem}", path.display()),
+    };
+    let text = std::fs::read(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    match is_right(&text) {
+        true => Ok(Some(text)),
+        false => Err(wrong("holds nothing of the kind in PEM".to_owned())),
+    }
+}
+
+fn is_certificates(text: &[u8]) -> bool {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    found.is_ok_and(|found| !found.is_empty())
 }
 
 fn tcp_settings(config: &RedisConfig) -> TcpSettings {
@@ -370,7 +390,33 @@ impl Target {
         config: AsyncConnectionConfig,
     ) -> RedisResult<MultiplexedConnection> {
         let config = self.configured(config);
-        self.in_time(self.client.get_multiplexed_async_connection_with_config(&config)).await
+        let connect = self.client.get_multiplexed_async_connection_with_config(&config);
+        self.in_time(connect).await.map_err(|error| self.with_advice(error))
+    }
+
+    /// The two errors that most often mean that one side speaks TLS and the other does not say so.
+    fn with_advice(&self, error: RedisError) -> RedisError {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, InvalidData, TimedOut, UnexpectedEof};
+        let kind = io_error(&error).map(io::Error::kind);
+        let is_likely = match self.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(..) => {
+                matches!(kind, Some(BrokenPipe | ConnectionReset | UnexpectedEof))
+                    || error.kind() == ErrorKind::Parse
+            }
+            // A server that does not waits for the end of what it takes for a command.
+            ConnectionAddr::TcpTls { .. } => {
+                matches!(kind, Some(InvalidData | TimedOut | UnexpectedEof))
+                    && !is_certificate_problem(&error)
+            }
+            _ => false,
+        };
+        match is_likely {
+            true => {
+                let kind = kind.unwrap_or(InvalidData);
+                io::Error::new(kind, format!("{error}; does the server speak TLS?")).into()
+            }
+            false => error,
+        }
     }
 
     /// What belongs to connecting, in the time that there is for that.
@@ -397,6 +443,22 @@ impl Target {
             None => config,
         }
     }
+}
+
+fn io_error(error: &RedisError) -> Option<&io::Error> {
+    type Shared = Arc<dyn std::error::Error + Send + Sync>;
+    let source = std::error::Error::source(error)?;
+    match source.downcast_ref::<Shared>() {
+        Some(shared) => shared.downcast_ref(),
+        None => source.downcast_ref(),
+    }
+}
+
+/// Whether somebody's certificate is not what it has to be, which time does not mend.
+pub(super) fn is_certificate_problem(error: &RedisError) -> bool {
+    let tls = io_error(error).and_then(io::Error::get_ref);
+    let tls = tls.and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)))
 }
 
 /// Finds every name at one host, so that a certificate may be for a name that is not the host's.

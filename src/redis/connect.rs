@@ -20,7 +20,7 @@ use redis::{
 use tokio::time::{Instant, sleep, timeout};
 use tower::retry::budget::{Budget, TpsBudget};
 
-use super::address::{Deployment, Dial, Servers};
+use super::address::{Deployment, Dial, Servers, is_certificate_problem};
 use super::cluster::{Cluster, slot_of};
 use super::keys::channel;
 use super::listeners::Listeners;
@@ -343,7 +343,7 @@ pub(super) fn timed_out(what: &str, limit: Duration) -> RedisError {
 fn is_temporary(error: &RedisError) -> bool {
     use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, NotBusy, ReadOnly, TryAgain};
     match error.kind() {
-        ErrorKind::Io => true,
+        ErrorKind::Io => !is_certificate_problem(error),
         ErrorKind::Server(
             BusyLoading | ClusterDown | MasterDown | NotBusy | ReadOnly | TryAgain,
         ) => true,

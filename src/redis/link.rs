@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::address::Target;
+use super::address::{Target, is_certificate_problem};
 
 /// How long calls wait for a connection that was lost.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -245,6 +245,7 @@ pub(super) async fn subscribe(
 fn is_lasting(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig)
         || matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
+        || is_certificate_problem(error)
 }
 
 fn not_connected() -> RedisError {

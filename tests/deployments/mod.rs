@@ -2,6 +2,7 @@
 
 mod cluster;
 mod sentinels;
+mod tls;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
