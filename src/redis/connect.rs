@@ -95,9 +95,11 @@ impl Connections {
                 }
             })
         };
-        let topology = timeout(limits.connect, open)
+        // Each connection is made in its time; several sentinels or nodes may have to be asked before that.
+        let longest = 2 * limits.connect;
+        let topology = timeout(longest, open)
             .await
-            .unwrap_or_else(|_| Err(timed_out("connected", limits.connect)))
+            .unwrap_or_else(|_| Err(timed_out("connected", longest)))
             .map_err(|error| failure("connect", &server, error))?;
         #[expect(clippy::cast_precision_loss, reason = "at most 1000")]
         let share = config.retry_percent as f32 / 100.0;
