@@ -205,7 +205,8 @@ async fn proxies_delay_hold_cut_and_refuse() {
     let mut connection = connect().await.unwrap();
     proxy.refuse().await;
     assert!(pong(&mut connection).await.unwrap_err().is_connection_dropped());
-    assert!(connect().await.err().unwrap().is_connection_refusal());
+    // Refused; or reset, if another test is just about to start a process, which has the port open until it is.
+    assert!(connect().await.err().unwrap().is_io_error());
     proxy.pass();
     pong(&mut connect().await.unwrap()).await.unwrap();
 }
