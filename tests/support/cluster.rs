@@ -59,7 +59,11 @@ impl Options {
 }
 
 /// Nodes of a cluster, all killed when dropped. At first the primaries come before all replicas, and the replicas of
-/// the first primary are those that follow after as many nodes as there are primaries.
+/// the first primary before those of the second.
+///
+/// A node that has won an election takes its old votes for new ones if it must take over again within twice the node
+/// timeout, or within 2 s: then it is a primary that no other node believes in. Redis does so by itself; a test must not
+/// lead it there.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     nodes: Vec<Server>,
