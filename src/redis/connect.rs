@@ -329,7 +329,12 @@ impl<'a> Request<'a> {
 fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
     // A script that was lost again after it was loaded will be there in time.
     let unlucky = error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
-    let (server, temporary) = (server.to_owned(), is_temporary(&error) || unlucky);
+    // An answer that breaks off is one that did not come.
+    let is_cut = error.kind() == ErrorKind::Parse && error.to_string().contains("end of input");
+    if error.kind() == ErrorKind::Parse && !is_cut {
+        return Error::Protocol { operation, reply: error.to_string() };
+    }
+    let (server, temporary) = (server.to_owned(), is_temporary(&error) || unlucky || is_cut);
     let source = Box::new(error);
     match temporary {
         true => Error::Unavailable { operation, server, source },

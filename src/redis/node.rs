@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool_redis::{Connection, Pool, PoolError, Runtime};
-use redis::{RedisError, RedisResult, Value};
+use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{Address, Target};
@@ -99,9 +99,18 @@ impl Node {
         if let Some(Err(error)) = self.hearing().now() {
             return Err(error);
         }
-        let answer = async { request.send(&mut self.own().await?).await };
         let limit = self.limits.command;
-        timeout_at(ends, answer).await.unwrap_or_else(|_| Err(timed_out("answered", limit)))
+        let Ok(own) = timeout_at(ends, self.own()).await else {
+            return Err(timed_out("connected", limit));
+        };
+        let mut own = own?;
+        let answer = timeout_at(ends, request.send(&mut own)).await;
+        let answer = answer.unwrap_or_else(|_| Err(timed_out("answered", limit)));
+        if answer.as_ref().is_err_and(is_unusable) {
+            // The rest of an answer may still be coming, and must not be anybody's.
+            drop(Connection::take(own));
+        }
+        answer
     }
 
     /// A shared connection, as soon as there is one.
@@ -125,7 +134,7 @@ impl Node {
         ends: Instant,
     ) -> RedisResult<Value> {
         match timeout_at(ends, request.send(&mut connected.connection)).await {
-            Ok(Err(error)) if error.is_io_error() => {
+            Ok(Err(error)) if is_unusable(&error) => {
                 link.lose(&connected);
                 Err(error)
             }
@@ -146,4 +155,9 @@ impl Node {
             other => std::io::Error::new(std::io::ErrorKind::TimedOut, other.to_string()).into(),
         })
     }
+}
+
+/// Whether the connection on which this came is of no use any more.
+fn is_unusable(error: &RedisError) -> bool {
+    error.is_io_error() || error.kind() == ErrorKind::Parse
 }
