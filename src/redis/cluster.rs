@@ -89,8 +89,9 @@ impl Slots {
 }
 
 /// What is heard on which server.
-#[derive(Default)]
 struct Shards {
+    /// Whether the servers know sharded channels, as far as is known.
+    are_known: bool,
     /// The channels, with their slots.
     wanted: HashMap<String, u16>,
     /// Connections that only hear, so that what the server says about moving slots is not taken for an answer.
@@ -122,7 +123,11 @@ impl Cluster {
             slots: watch::Sender::new(Arc::default()),
             servers: Mutex::default(),
             doubt: Notify::new(),
-            shards: Mutex::default(),
+            shards: Mutex::new(Shards {
+                are_known: true,
+                wanted: HashMap::new(),
+                links: HashMap::new(),
+            }),
             listeners: listeners.clone(),
         });
         let slots = table.ask(0).await?;
@@ -205,23 +210,50 @@ impl Cluster {
         }
     }
 
-    /// The channel on which a process hears of a pool, from now on if it did not before.
-    pub(super) async fn hear(&self, pool: &str, channel: &str) -> String {
-        let (channel, slot) = (sharded_channel(pool, channel), slot_of(pool));
-        if self.table.shards().wanted.insert(channel.clone(), slot).is_some() {
-            return channel;
+    /// The channel on which a process hears of a pool, from now on if it did not before. None where that is not sure: scripts
+    /// must not publish in a way that the servers do not know.
+    pub(super) async fn hear(&self, pool: &str, process: &str) -> Option<String> {
+        let (channel, slot) = (sharded_channel(pool, process), slot_of(pool));
+        let is_heard = {
+            let mut shards = self.table.shards();
+            if !shards.are_known {
+                // Redis before 7.0 tells every node of everything.
+                shards.wanted.insert(process.to_owned(), slot);
+                return Some(process.to_owned());
+            }
+            shards.wanted.insert(channel.clone(), slot).is_some()
+        };
+        if is_heard {
+            return Some(channel);
         }
-        if let Some(link) = self.table.hearing(slot) {
-            let heard = async {
-                let mut connected = link.connected().await?;
-                subscribe(&mut connected.connection, vec![ssubscribe(&channel)]).await
-            };
-            // A connection that is made later subscribes by itself, and a ticket that hears nothing is asked about.
-            if !matches!(timeout(ANSWERED, heard).await, Ok(Ok(()))) {
+        let link = self.table.hearing(slot)?;
+        let heard = async {
+            let mut connected = link.connected().await?;
+            subscribe(&mut connected.connection, vec![subscription(&channel)]).await
+        };
+        match timeout(ANSWERED, heard).await {
+            Ok(Ok(())) => Some(channel),
+            Ok(Err(error)) if is_unknown(&error) => {
+                {
+                    let mut shards = self.table.shards();
+                    shards.are_known = false;
+                    shards.wanted.clear();
+                    shards.wanted.insert(process.to_owned(), slot);
+                }
+                self.table.hear_again();
+                if let Some(link) = self.table.hearing(slot) {
+                    // It subscribes before it is there.
+                    let _ = timeout(ANSWERED, link.connected()).await;
+                }
+                Some(process.to_owned())
+            }
+            _ => {
+                // The next ticket tries again; this one hears nothing, and is asked about.
+                self.table.shards().wanted.remove(&channel);
                 self.table.doubt.notify_one();
+                None
             }
         }
-        channel
     }
 }
 
@@ -355,15 +387,17 @@ impl Hearing for Shard {
             |slot: u16| slots.owner(slot).is_some_and(|node| *node.address() == self.address);
         let shards = table.shards();
         let here = shards.wanted.iter().filter(|&(_, &slot)| is_here(slot));
-        here.map(|(channel, _)| ssubscribe(channel)).collect()
+        here.map(|(channel, _)| subscription(channel)).collect()
     }
 
     fn hear(&self, push: PushInfo) -> bool {
         let Some(table) = self.table.upgrade() else { return false };
         match push.kind {
-            PushKind::SMessage => table.listeners.message(&push.data),
+            PushKind::SMessage | PushKind::Message => table.listeners.message(&push.data),
             // Lost, and subscribed again: what was published between is gone.
-            PushKind::Disconnection | PushKind::SSubscribe => table.listeners.interrupted(),
+            PushKind::Disconnection | PushKind::SSubscribe | PushKind::Subscribe => {
+                table.listeners.interrupted();
+            }
             // The slot moved. A client might take this for an answer, so the connection is given up.
             PushKind::SUnsubscribe => {
                 table.doubt.notify_one();
@@ -375,8 +409,13 @@ impl Hearing for Shard {
     }
 }
 
-fn ssubscribe(channel: &str) -> Cmd {
-    redis::cmd("SSUBSCRIBE").arg(channel).to_owned()
+fn subscription(channel: &str) -> Cmd {
+    let name = if channel.starts_with('{') { "SSUBSCRIBE" } else { "SUBSCRIBE" };
+    redis::cmd(name).arg(channel).to_owned()
+}
+
+fn is_unknown(error: &RedisError) -> bool {
+    error.to_string().contains("unknown command")
 }
 
 /// Where an answer says that the call has to go, if it does.

@@ -22,7 +22,7 @@ use tower::retry::budget::{Budget, TpsBudget};
 
 use super::address::{Deployment, Dial, Servers, is_certificate_problem};
 use super::cluster::{Cluster, slot_of};
-use super::keys::channel;
+use super::keys::{NO_CHANNEL, channel};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
 use super::sentinel::Primary;
@@ -171,7 +171,10 @@ impl Connections {
     /// The channel for notices about a pool.
     pub(super) async fn channel<'a>(&self, pool: &str, channel: &'a Channel) -> Cow<'a, str> {
         match &self.topology {
-            Topology::Cluster(cluster) => cluster.hear(pool, channel.as_str()).await.into(),
+            Topology::Cluster(cluster) => {
+                let channel = cluster.hear(pool, channel.as_str()).await;
+                channel.map_or(NO_CHANNEL.into(), Cow::from)
+            }
             _ => channel.as_str().into(),
         }
     }

@@ -102,6 +102,9 @@ impl PoolKeys {
     }
 }
 
+/// Stands for the channel of a ticket that nobody is told about.
+pub(super) const NO_CHANNEL: &str = "-";
+
 /// The channel through which one process is told of its tickets.
 pub(super) fn channel(process: &str) -> String {
     ["tokenpool:tickets:", process].concat()

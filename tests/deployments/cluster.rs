@@ -226,9 +226,11 @@ async fn waiting_claims_are_told_on_sharded_channels() {
             // This is how a client learns of the move.
             user.claimed("1").await.0.granted().unwrap();
             until("the channel is heard where the slot is now", async || {
-                let heard: Vec<String> =
-                    redis::cmd("PUBSUB").arg("SHARDCHANNELS").query(&mut cluster.raw(to)).unwrap();
-                (!heard.is_empty()).then_some(())
+                let mut channels = redis::cmd("PUBSUB");
+                channels.arg("SHARDCHANNELS");
+                // Before Redis 7.0 every node is told of everything, so it does not matter where.
+                let heard = channels.query::<Vec<String>>(&mut cluster.raw(to));
+                heard.map_or(Some(()), |heard| (!heard.is_empty()).then_some(()))
             })
             .await;
         }
