@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::address::{Address, Dial};
 use super::connect::{Lane, Request, timed_out};
 use super::keys::sharded_channel;
-use super::link::{Hearing, Link, subscribe};
+use super::link::{Hearing, Link, is_forbidden, subscribe};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
 
@@ -205,23 +205,28 @@ impl Cluster {
         }
     }
 
-    /// The channel on which a process hears of a pool, from now on if it did not before.
-    pub(super) async fn hear(&self, pool: &str, channel: &str) -> String {
+    /// The channel on which a process hears of a pool, from now on if it did not before. Fails only where that is not allowed.
+    pub(super) async fn hear(&self, pool: &str, channel: &str) -> RedisResult<String> {
         let (channel, slot) = (sharded_channel(pool, channel), slot_of(pool));
         if self.table.shards().wanted.insert(channel.clone(), slot).is_some() {
-            return channel;
+            return Ok(channel);
         }
         if let Some(link) = self.table.hearing(slot) {
             let heard = async {
                 let mut connected = link.connected().await?;
                 subscribe(&mut connected.connection, vec![ssubscribe(&channel)]).await
             };
-            // A connection that is made later subscribes by itself, and a ticket that hears nothing is asked about.
-            if !matches!(timeout(ANSWERED, heard).await, Ok(Ok(()))) {
-                self.table.doubt.notify_one();
+            match timeout(ANSWERED, heard).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) if is_forbidden(&error) => {
+                    self.table.shards().wanted.remove(&channel);
+                    return Err(error);
+                }
+                // A connection that is made later subscribes by itself, and a ticket that hears nothing is asked about.
+                _ => self.table.doubt.notify_one(),
             }
         }
-        channel
+        Ok(channel)
     }
 }
 

@@ -169,10 +169,17 @@ impl Connections {
     }
 
     /// The channel for notices about a pool.
-    pub(super) async fn channel<'a>(&self, pool: &str, channel: &'a Channel) -> Cow<'a, str> {
+    pub(super) async fn channel<'a>(
+        &self,
+        pool: &str,
+        channel: &'a Channel,
+    ) -> Result<Cow<'a, str>> {
         match &self.topology {
-            Topology::Cluster(cluster) => cluster.hear(pool, channel.as_str()).await.into(),
-            _ => channel.as_str().into(),
+            Topology::Cluster(cluster) => match cluster.hear(pool, channel.as_str()).await {
+                Ok(channel) => Ok(channel.into()),
+                Err(error) => Err(self.error("listen", error)),
+            },
+            _ => Ok(channel.as_str().into()),
         }
     }
 
@@ -316,6 +323,11 @@ impl<'a> Request<'a> {
                     Body::Many(pipeline) => pipeline.cmd_iter().for_each(add),
                 }
                 let replies = connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
+                // Without permission to ask the server sends us away again, which would hide why.
+                let mut asked = replies.iter().step_by(2);
+                if let Some(refused) = asked.find(|said| matches!(said, Value::ServerError(_))) {
+                    return Ok(refused.clone());
+                }
                 let mut replies = replies.into_iter().skip(1).step_by(2);
                 match body {
                     Body::One(_) => Ok(replies.next().unwrap_or(Value::Nil)),

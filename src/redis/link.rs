@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult};
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult,
+    ServerErrorKind,
+};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
@@ -225,7 +228,8 @@ impl Keeper {
         let config = AsyncConnectionConfig::new().set_push_sender(pushes);
         let mut connection = self.target.connect(config).await?;
         if let Some(hearing) = &self.hearing {
-            self.target.in_time(subscribe(&mut connection, hearing.subscriptions())).await?;
+            let subscribed = subscribe_anew(&mut connection, hearing.subscriptions(), &self.target);
+            self.target.in_time(subscribed).await?;
         }
         Ok(connection)
     }
@@ -242,9 +246,33 @@ pub(super) async fn subscribe(
     Ok(())
 }
 
+/// Begins on another connection what was begun before. Permission for that may be gone: such a channel is not heard then,
+/// which is no reason to have no connection, for whoever waits asks as well.
+pub(super) async fn subscribe_anew(
+    connection: &mut MultiplexedConnection,
+    subscriptions: Vec<Cmd>,
+    target: &Target,
+) -> RedisResult<()> {
+    for cmd in subscriptions {
+        match subscribe(connection, vec![cmd]).await {
+            Err(error) if is_forbidden(&error) => {
+                tracing::warn!(server = %target.address, %error, "notices are not heard");
+            }
+            subscribed => subscribed?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether the server refuses this to the user that we are.
+pub(super) fn is_forbidden(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+}
+
 fn is_lasting(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig)
-        || matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
+        || matches!(error.code(), Some("WRONGPASS" | "NOAUTH"))
+        || is_forbidden(error)
         || is_certificate_problem(error)
 }
 

@@ -53,7 +53,9 @@ impl Listeners {
 
 impl Hearing for Listeners {
     fn subscriptions(&self) -> Vec<Cmd> {
-        let inboxes = self.inboxes();
+        let mut inboxes = self.inboxes();
+        // Not those that nobody listens to any more, or never did because the server refused it.
+        inboxes.retain(|_, inbox| !inbox.is_closed());
         inboxes.keys().map(|channel| redis::cmd("SUBSCRIBE").arg(channel).to_owned()).collect()
     }
 
