@@ -17,9 +17,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::address::{Address, Dial};
 use super::connect::{Lane, Request, timed_out};
 use super::keys::sharded_channel;
-use super::link::{Hearing, Link, is_forbidden, subscribe};
+use super::link::{Hearing, Link, subscribe};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
+use super::permission;
 
 /// How often the table is asked for while all is well, and at most while it is not.
 const CALM: Duration = Duration::from_secs(5);
@@ -218,7 +219,7 @@ impl Cluster {
             };
             match timeout(ANSWERED, heard).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) if is_forbidden(&error) => {
+                Ok(Err(error)) if permission::is_missing(&error) => {
                     self.table.shards().wanted.remove(&channel);
                     return Err(error);
                 }

@@ -25,6 +25,7 @@ use super::cluster::{Cluster, slot_of};
 use super::keys::channel;
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
+use super::permission::{self, Missing};
 use super::sentinel::Primary;
 use crate::config::RedisConfig;
 use crate::error::{Error, Result};
@@ -347,6 +348,9 @@ fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
         return Error::Protocol { operation, reply: error.to_string() };
     }
     let (server, temporary) = (server.to_owned(), is_temporary(&error) || unlucky || is_cut);
+    if permission::is_missing(&error) {
+        return Error::Server { operation, server, source: Box::new(Missing::new(error)) };
+    }
     let source = Box::new(error);
     match temporary {
         true => Error::Unavailable { operation, server, source },

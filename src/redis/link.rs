@@ -12,15 +12,13 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
-use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult,
-    ServerErrorKind,
-};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Target, is_certificate_problem};
+use super::permission;
 
 /// How long calls wait for a connection that was lost.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -255,7 +253,7 @@ pub(super) async fn subscribe_anew(
 ) -> RedisResult<()> {
     for cmd in subscriptions {
         match subscribe(connection, vec![cmd]).await {
-            Err(error) if is_forbidden(&error) => {
+            Err(error) if permission::is_missing(&error) => {
                 tracing::warn!(server = %target.address, %error, "notices are not heard");
             }
             subscribed => subscribed?,
@@ -264,15 +262,10 @@ pub(super) async fn subscribe_anew(
     Ok(())
 }
 
-/// Whether the server refuses this to the user that we are.
-pub(super) fn is_forbidden(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
-}
-
 fn is_lasting(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig)
         || matches!(error.code(), Some("WRONGPASS" | "NOAUTH"))
-        || is_forbidden(error)
+        || permission::is_missing(error)
         || is_certificate_problem(error)
 }
 

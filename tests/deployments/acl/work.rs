@@ -10,13 +10,14 @@ use tokenpool::matchable::{
     ResourceConstraints,
 };
 use tokenpool::{
-    Backend, Claimant, Config, Cursor, Deletion, Error, Holder, Joint, JointOutcome, Notice, Order,
-    PoolName, PoolRules, QueueChange, QuotaChange, Released, Renewal, ResourceConstraintsSpec,
-    Result, Turn,
+    Backend, Claimant, Config, Cursor, Deletion, Error, Holder, Joint, JointOutcome, Locks, Notice,
+    Order, PluginId, PoolName, PoolRules, QueueChange, QuotaChange, Registrar, Released, Renewal,
+    ResourceConstraintsSpec, ResourceNamespace, ResourceRegistrar as _, Result, Turn,
 };
 
 use crate::support::{
-    FREE, caps, claim, execution, lease, member, notice, quota, revocation, ticket, token, weight,
+    FREE, caps, claim, execution, lease, member, notice, quota, revocation, ticket, token, until,
+    weight,
 };
 
 /// In projects of their own, so that fair order has a choice.
@@ -148,6 +149,14 @@ impl Session {
         Ok(())
     }
 
+    /// A unit, and back.
+    pub(super) async fn takes_and_returns(&self) -> Result<()> {
+        self.register("taken").await?;
+        assert!(self.claim("taken", A, "1", FREE).await?);
+        assert_eq!(self.release("taken", A, &["1"]).await?, [Released::Units(1)]);
+        Ok(())
+    }
+
     /// Another project waits for a unit of the pool, which is full, and is told when it comes back.
     async fn waits(&self) -> Result<()> {
         let backend = &self.backend;
@@ -173,6 +182,52 @@ impl Session {
         let rule = PoolRules::new(&cached).rule(&pool("fair"), &execution(A)).await?;
         assert_eq!(rule.weight.unwrap().value, weight(7));
         Ok(())
+    }
+
+    /// What a process of a client really does: with a manager, a keeper, rules and locks.
+    pub(super) async fn lives(&self) -> Result<()> {
+        let registrar = Registrar::new(Arc::clone(&self.backend));
+        let (plugin, namespace) = (PluginId::new("hive")?, ResourceNamespace::new("lives")?);
+        registrar.for_plugin(plugin.clone()).register_resource_quota(&namespace, 1)?;
+        let manager = registrar.build().await?;
+        let config = CacheConfig::new(Duration::from_secs(3600))?;
+        let cached = Attributes::cached(Arc::clone(&self.store), holder(), config).await?;
+        let rules = PoolRules::new(&cached);
+        let acquire = async |path: &str| {
+            let task = manager.for_execution(plugin.clone(), execution(path));
+            let task = task.with_rules(rules.clone());
+            let claim = claim("lives", 1).with_lease(lease(LONG));
+            task.acquire(&namespace, claim, FREE).await
+        };
+        let first = acquire(B).await?;
+        let waits = acquire(A);
+        let goes = async {
+            until("another waits", async || {
+                let usage = self.backend.usage(&pool("lives")).await.unwrap();
+                // With its rule's weight, which is given before.
+                (usage.tickets == 1 && usage.weights["p"] == weight(7)).then_some(())
+            })
+            .await;
+            first.release().await
+        };
+        let (second, released) = tokio::join!(waits, goes);
+        assert_eq!(released?, Released::Units(1));
+        second?.release().await?;
+
+        let locks = Locks::new(Arc::clone(&self.backend));
+        let mutex = locks.mutex("lives").await?;
+        let (guard, other) = (mutex.lock().await?, mutex.try_lock().await?);
+        assert!(other.is_none());
+        let (locked, unlocked) = tokio::join!(mutex.lock(), guard.unlock());
+        unlocked?;
+        locked?.unlock().await?;
+        let lock = locks.rw_lock("lives").await?;
+        let readers = [lock.read().await?, lock.read().await?];
+        assert!(lock.try_write().await?.is_none());
+        for reader in readers {
+            reader.unlock().await?;
+        }
+        lock.write().await?.unlock().await
     }
 
     /// Whoever comes upon somebody else's data is told where. The pool `odd` has another type of grants.
