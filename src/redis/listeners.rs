@@ -53,9 +53,7 @@ impl Listeners {
 
 impl Hearing for Listeners {
     fn subscriptions(&self) -> Vec<Cmd> {
-        let mut inboxes = self.inboxes();
-        // Not those that nobody listens to any more, or never did because the server refused it.
-        inboxes.retain(|_, inbox| !inbox.is_closed());
+        let inboxes = self.inboxes();
         inboxes.keys().map(|channel| redis::cmd("SUBSCRIBE").arg(channel).to_owned()).collect()
     }
 
