@@ -67,7 +67,7 @@ impl RemotePool<'_> {
     ) -> Result<Turn> {
         let execution = claimant.execution;
         let channel = match &ticket.channel {
-            Some(channel) => self.channel(channel).await,
+            Some(channel) => self.channel(channel).await?,
             None => NONE.into(),
         };
         let ticket = Some((ticket, &*channel));

@@ -20,6 +20,7 @@ use super::keys::sharded_channel;
 use super::link::{Hearing, Link, subscribe};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
+use super::permission;
 
 /// How often the table is asked for while all is well, and at most while it is not.
 const CALM: Duration = Duration::from_secs(5);
@@ -210,48 +211,46 @@ impl Cluster {
         }
     }
 
-    /// The channel on which a process hears of a pool, from now on if it did not before. None where that is not sure: scripts
-    /// must not publish in a way that the servers do not know.
-    pub(super) async fn hear(&self, pool: &str, process: &str) -> Option<String> {
-        let (channel, slot) = (sharded_channel(pool, process), slot_of(pool));
-        let is_heard = {
+    /// The channel on which a process hears of a pool, from now on if it did not before. None where that did not come to be.
+    /// Fails only where it is not allowed.
+    pub(super) async fn hear(&self, pool: &str, process: &str) -> RedisResult<Option<String>> {
+        let slot = slot_of(pool);
+        let channel = {
             let mut shards = self.table.shards();
-            if !shards.are_known {
+            let channel = match shards.are_known {
+                true => sharded_channel(pool, process),
                 // Redis before 7.0 tells every node of everything.
-                shards.wanted.insert(process.to_owned(), slot);
-                return Some(process.to_owned());
+                false => process.to_owned(),
+            };
+            if shards.wanted.insert(channel.clone(), slot).is_some() {
+                return Ok(Some(channel));
             }
-            shards.wanted.insert(channel.clone(), slot).is_some()
+            channel
         };
-        if is_heard {
-            return Some(channel);
-        }
-        let link = self.table.hearing(slot)?;
         let heard = async {
+            let link = self.table.hearing(slot).ok_or_else(nobody)?;
             let mut connected = link.connected().await?;
             subscribe(&mut connected.connection, vec![subscription(&channel)]).await
         };
-        match timeout(ANSWERED, heard).await {
-            Ok(Ok(())) => Some(channel),
-            Ok(Err(error)) if is_unknown(&error) => {
+        let heard = timeout(ANSWERED, heard).await;
+        match heard.unwrap_or_else(|_| Err(timed_out("answered", ANSWERED))) {
+            Ok(()) => Ok(Some(channel)),
+            Err(error) if is_unknown(&error) && channel != process => {
                 {
                     let mut shards = self.table.shards();
                     shards.are_known = false;
                     shards.wanted.clear();
-                    shards.wanted.insert(process.to_owned(), slot);
                 }
-                self.table.hear_again();
-                if let Some(link) = self.table.hearing(slot) {
-                    // It subscribes before it is there.
-                    let _ = timeout(ANSWERED, link.connected()).await;
-                }
-                Some(process.to_owned())
+                Box::pin(self.hear(pool, process)).await
             }
-            _ => {
+            Err(error) => {
                 // The next ticket tries again; this one hears nothing, and is asked about.
                 self.table.shards().wanted.remove(&channel);
+                if permission::is_missing(&error) {
+                    return Err(error);
+                }
                 self.table.doubt.notify_one();
-                None
+                Ok(None)
             }
         }
     }

@@ -25,6 +25,7 @@ use super::cluster::{Cluster, slot_of};
 use super::keys::{NO_CHANNEL, channel};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
+use super::permission::{self, Missing};
 use super::sentinel::Primary;
 use crate::config::RedisConfig;
 use crate::error::{Error, Result};
@@ -169,13 +170,17 @@ impl Connections {
     }
 
     /// The channel for notices about a pool.
-    pub(super) async fn channel<'a>(&self, pool: &str, channel: &'a Channel) -> Cow<'a, str> {
+    pub(super) async fn channel<'a>(
+        &self,
+        pool: &str,
+        channel: &'a Channel,
+    ) -> Result<Cow<'a, str>> {
         match &self.topology {
-            Topology::Cluster(cluster) => {
-                let channel = cluster.hear(pool, channel.as_str()).await;
-                channel.map_or(NO_CHANNEL.into(), Cow::from)
-            }
-            _ => channel.as_str().into(),
+            Topology::Cluster(cluster) => match cluster.hear(pool, channel.as_str()).await {
+                Ok(channel) => Ok(channel.map_or(NO_CHANNEL.into(), Cow::from)),
+                Err(error) => Err(self.error("listen", error)),
+            },
+            _ => Ok(channel.as_str().into()),
         }
     }
 
@@ -319,6 +324,11 @@ impl<'a> Request<'a> {
                     Body::Many(pipeline) => pipeline.cmd_iter().for_each(add),
                 }
                 let replies = connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
+                // Without permission to ask the server sends us away again, which would hide why.
+                let mut asked = replies.iter().step_by(2);
+                if let Some(refused) = asked.find(|said| matches!(said, Value::ServerError(_))) {
+                    return Ok(refused.clone());
+                }
                 let mut replies = replies.into_iter().skip(1).step_by(2);
                 match body {
                     Body::One(_) => Ok(replies.next().unwrap_or(Value::Nil)),
@@ -338,6 +348,9 @@ fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
         return Error::Protocol { operation, reply: error.to_string() };
     }
     let (server, temporary) = (server.to_owned(), is_temporary(&error) || unlucky || is_cut);
+    if permission::is_missing(&error) {
+        return Error::Server { operation, server, source: Box::new(Missing::new(error)) };
+    }
     let source = Box::new(error);
     match temporary {
         true => Error::Unavailable { operation, server, source },

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Target, is_certificate_problem};
+use super::permission;
 
 /// How long calls wait for a connection that was lost.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -225,7 +226,8 @@ impl Keeper {
         let config = AsyncConnectionConfig::new().set_push_sender(pushes);
         let mut connection = self.target.connect(config).await?;
         if let Some(hearing) = &self.hearing {
-            self.target.in_time(subscribe(&mut connection, hearing.subscriptions())).await?;
+            let subscribed = subscribe_anew(&mut connection, hearing.subscriptions(), &self.target);
+            self.target.in_time(subscribed).await?;
         }
         Ok(connection)
     }
@@ -242,9 +244,28 @@ pub(super) async fn subscribe(
     Ok(())
 }
 
+/// Begins on another connection what was begun before. Permission for that may be gone: such a channel is not heard then,
+/// which is no reason to have no connection, for whoever waits asks as well.
+pub(super) async fn subscribe_anew(
+    connection: &mut MultiplexedConnection,
+    subscriptions: Vec<Cmd>,
+    target: &Target,
+) -> RedisResult<()> {
+    for cmd in subscriptions {
+        match subscribe(connection, vec![cmd]).await {
+            Err(error) if !error.is_io_error() => {
+                tracing::warn!(server = %target.address, %error, "notices are not heard");
+            }
+            subscribed => subscribed?,
+        }
+    }
+    Ok(())
+}
+
 fn is_lasting(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig)
-        || matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
+        || matches!(error.code(), Some("WRONGPASS" | "NOAUTH"))
+        || permission::is_missing(error)
         || is_certificate_problem(error)
 }
 

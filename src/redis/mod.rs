@@ -11,6 +11,7 @@ mod link;
 mod listeners;
 mod node;
 mod operate;
+mod permission;
 mod remote;
 mod reply;
 mod scripts;
