@@ -28,6 +28,8 @@
 //! | `redis.commandTimeout` | `TOKENPOOL_REDIS_COMMAND_TIMEOUT` | `3s` | for an answer; 1 ms to 1 h |
 //! | `redis.totalTimeout` | `TOKENPOOL_REDIS_TOTAL_TIMEOUT` | `10s` | for a call with all its repetitions; 1 ms to 1 h |
 //! | `redis.retryPercent` | `TOKENPOOL_REDIS_RETRY_PERCENT` | 20 | most repetitions per hundred calls, over ten seconds; one a second is always free; 0 to 1000 |
+//! | `redis.minReplicas` | `TOKENPOOL_REDIS_MIN_REPLICAS` | 0 | replicas that must have a grant before it is answered, each time by a WAIT; 0 waits for none; at most 16 |
+//! | `redis.acknowledgeTimeout` | `TOKENPOOL_REDIS_ACKNOWLEDGE_TIMEOUT` | `1s` | how long they have, after which the grant is given back and the claim an error; 1 ms to 1 h, and with `minReplicas` less than `commandTimeout` |
 //! | `redis.connections` | `TOKENPOOL_REDIS_CONNECTIONS` | 1 | connections that all claims share; 1 to 64 |
 //!
 //! The first seven are Flyte's. An empty environment variable counts as absent; `TOKENPOOL_REDIS`
@@ -159,6 +161,11 @@ pub struct RedisConfig {
     pub total_timeout: Duration,
     /// `retryPercent`: most repetitions per hundred calls.
     pub retry_percent: u32,
+    /// `minReplicas`: how many replicas must have a grant before it is answered.
+    pub min_replicas: u32,
+    /// `acknowledgeTimeout`: how long they have for that.
+    #[serde(deserialize_with = "duration")]
+    pub acknowledge_timeout: Duration,
     /// `connections`: how many connections all claims share.
     pub connections: u32,
 }
@@ -186,6 +193,8 @@ impl Default for RedisConfig {
             command_timeout: Duration::from_secs(3),
             total_timeout: Duration::from_secs(10),
             retry_percent: 20,
+            min_replicas: 0,
+            acknowledge_timeout: Duration::from_secs(1),
             connections: 1,
         }
     }
@@ -215,7 +224,7 @@ const ADDRESS_KEYS: [&str; 9] = [
     "database",
 ];
 
-const ENVIRONMENT: [(&str, &[&str], Kind); 23] = [
+const ENVIRONMENT: [(&str, &[&str], Kind); 25] = [
     ("TOKENPOOL_TYPE", &["type"], Kind::Text),
     ("TOKENPOOL_RESOURCE_MAX_QUOTA", &["resourceMaxQuota"], Kind::Number),
     ("TOKENPOOL_REDIS_HOST_PATHS", &["redis", "hostPaths"], Kind::List),
@@ -238,6 +247,8 @@ const ENVIRONMENT: [(&str, &[&str], Kind); 23] = [
     ("TOKENPOOL_REDIS_COMMAND_TIMEOUT", &["redis", "commandTimeout"], Kind::Text),
     ("TOKENPOOL_REDIS_TOTAL_TIMEOUT", &["redis", "totalTimeout"], Kind::Text),
     ("TOKENPOOL_REDIS_RETRY_PERCENT", &["redis", "retryPercent"], Kind::Number),
+    ("TOKENPOOL_REDIS_MIN_REPLICAS", &["redis", "minReplicas"], Kind::Number),
+    ("TOKENPOOL_REDIS_ACKNOWLEDGE_TIMEOUT", &["redis", "acknowledgeTimeout"], Kind::Text),
     ("TOKENPOOL_REDIS_CONNECTIONS", &["redis", "connections"], Kind::Number),
 ];
 
@@ -376,10 +387,17 @@ impl Config {
             ("redis.connectTimeout", redis.connect_timeout),
             ("redis.commandTimeout", redis.command_timeout),
             ("redis.totalTimeout", redis.total_timeout),
+            ("redis.acknowledgeTimeout", redis.acknowledge_timeout),
         ] {
             if !limit.contains(&duration) {
                 return wrong(key, "must be between 1ms and 1h");
             }
+        }
+        if redis.min_replicas > 16 {
+            return wrong("redis.minReplicas", "must be at most 16");
+        }
+        if redis.min_replicas > 0 && redis.acknowledge_timeout >= redis.command_timeout {
+            return wrong("redis.acknowledgeTimeout", "must be less than commandTimeout");
         }
         if redis.retry_percent > 1000 {
             return wrong("redis.retryPercent", "must be at most 1000");

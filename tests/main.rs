@@ -25,6 +25,8 @@ mod herd;
 mod matchable;
 /// Registration, building and the manager's table.
 mod registration;
+/// Grants that count only once replicas have them.
+mod replicas;
 /// Random sequences of operations, Redis against memory.
 mod sequences;
 /// What the sources and their documents must agree on.

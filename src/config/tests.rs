@@ -16,6 +16,7 @@ fn defaults_are_flytes() -> Result<()> {
     assert_eq!(config.redis.max_retries, 0);
     assert_eq!(config.redis.connect_timeout, Duration::from_secs(5));
     assert_eq!(config.redis.command_timeout, Duration::from_secs(3));
+    assert_eq!(config.redis.min_replicas, 0);
     assert!(config.redis.host_paths.is_empty() && config.redis.host_key.is_none());
     Ok(())
 }
@@ -67,7 +68,7 @@ fn mistakes_are_named_with_what_is_allowed() {
         ),
         (
             "redis: {host: x}",
-            "invalid configuration: redis.host: unknown field `host`, expected one of `hostPaths`, `primaryName`, `hostPath`, `hostKey`, `maxRetries`, `hostUser`, `sentinelUser`, `sentinelKey`, `cluster`, `database`, `url`, `tls`, `tlsCaFile`, `tlsCertFile`, `tlsKeyFile`, `tlsServerName`, `connectTimeout`, `commandTimeout`, `totalTimeout`, `retryPercent`, `connections`",
+            "invalid configuration: redis.host: unknown field `host`, expected one of `hostPaths`, `primaryName`, `hostPath`, `hostKey`, `maxRetries`, `hostUser`, `sentinelUser`, `sentinelKey`, `cluster`, `database`, `url`, `tls`, `tlsCaFile`, `tlsCertFile`, `tlsKeyFile`, `tlsServerName`, `connectTimeout`, `commandTimeout`, `totalTimeout`, `retryPercent`, `minReplicas`, `acknowledgeTimeout`, `connections`",
         ),
         (
             "resourceMaxQuota: many",
@@ -104,6 +105,26 @@ fn mistakes_are_named_with_what_is_allowed() {
             "invalid configuration: redis.totalTimeout: must be between 1ms and 1h",
         ),
         (
+            "redis: {minReplicas: 17}",
+            "invalid configuration: redis.minReplicas: must be at most 16",
+        ),
+        (
+            "redis: {minReplicas: -1}",
+            "invalid configuration: redis.minReplicas: invalid value: integer `-1`, expected u32",
+        ),
+        (
+            "redis: {acknowledgeTimeout: soon}",
+            "invalid configuration: redis.acknowledgeTimeout: \"soon\" is not a duration like 500ms or 5s: expected number at 0",
+        ),
+        (
+            "redis: {acknowledgeTimeout: 0s}",
+            "invalid configuration: redis.acknowledgeTimeout: must be between 1ms and 1h",
+        ),
+        (
+            "redis: {acknowledgeTimeout: 3s, minReplicas: 1}",
+            "invalid configuration: redis.acknowledgeTimeout: must be less than commandTimeout",
+        ),
+        (
             "redis: {cluster: maybe}",
             "invalid configuration: redis.cluster: invalid type: string \"maybe\", expected a boolean",
         ),
@@ -136,6 +157,8 @@ fn the_environment_overrides_the_file() -> Result<()> {
         "TOKENPOOL_REDIS_HOST_PATHS" => Some("a:1".to_owned()),
         "TOKENPOOL_REDIS_HOST_KEY" => Some("123".to_owned()),
         "TOKENPOOL_REDIS_CONNECT_TIMEOUT" => Some("1s".to_owned()),
+        "TOKENPOOL_REDIS_MIN_REPLICAS" => Some("2".to_owned()),
+        "TOKENPOOL_REDIS_ACKNOWLEDGE_TIMEOUT" => Some("20ms".to_owned()),
         "TOKENPOOL_REDIS_HOST_PATH" => Some(String::new()),
         _ => None,
     };
@@ -147,6 +170,8 @@ fn the_environment_overrides_the_file() -> Result<()> {
     assert_eq!(config.redis.host_path, "b:2");
     assert_eq!(config.redis.host_key.as_ref().map(ExposeSecret::expose_secret), Some("123"));
     assert_eq!(config.redis.connect_timeout, Duration::from_secs(1));
+    assert_eq!(config.redis.min_replicas, 2);
+    assert_eq!(config.redis.acknowledge_timeout, Duration::from_millis(20));
     let wrong = |name: &str| (name == "TOKENPOOL_RESOURCE_MAX_QUOTA").then(|| "x".to_owned());
     let error = Config::from_parts("", wrong).err().map(|e| e.to_string());
     assert_eq!(
