@@ -36,27 +36,27 @@ impl Replicated {
         let replica = |_| Server::start_on_tcp(&["--replicaof", "127.0.0.1", &port]);
         let replicas = (0..count).map(replica).collect();
         let this = Self { primary: Arc::new(primary), replicas };
-        this.until_in_step(count).await;
+        this.until_in_step().await;
         this
     }
 
-    /// Waits until so many replicas have whatever was written until now.
-    async fn until_in_step(&self, count: usize) {
-        until("the replicas are in step", async || {
-            let mut primary = self.primary.raw();
-            // Counts what its own connection wrote.
-            let (have,): (usize,) = redis::pipe()
-                .cmd("PUBLISH")
-                .arg(&["nobody", "hears"])
-                .ignore()
-                .cmd("WAIT")
-                .arg(count)
-                .arg(10_000)
-                .query(&mut primary)
-                .unwrap();
-            (have >= count).then_some(())
-        })
-        .await;
+    /// Waits until all replicas that run have whatever was written until now.
+    async fn until_in_step(&self) {
+        let running: Vec<_> = self.replicas.iter().filter(|replica| replica.runs()).collect();
+        // The primary believes of a replica that has got everything for the first time that it has it, even while it loads.
+        for replica in &running {
+            until("a replica follows", async || {
+                let told: String = replica.answer(&["INFO", "replication"]).await?;
+                told.contains("master_link_status:up").then_some(())
+            })
+            .await;
+        }
+        // A WAIT covers what its own connection wrote.
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SET").arg(&["in", "step"]).ignore();
+        pipeline.cmd("WAIT").arg(running.len()).arg(60_000);
+        let (have,): (usize,) = pipeline.query(&mut self.primary.raw()).unwrap();
+        assert_eq!(have, running.len());
     }
 
     async fn open(&self, min_replicas: u32, timeout: &str) -> Arc<dyn Backend> {
@@ -153,7 +153,7 @@ async fn what_is_not_acknowledged_in_time_is_given_back_and_the_call_succeeds_la
     assert_eq!(pool.in_use().await, 1);
     assert_eq!(pool.backend.counters().not_acknowledged, 2);
     replicated.signal("CONT");
-    replicated.until_in_step(1).await;
+    replicated.until_in_step().await;
     assert!(!pool.claim("p/d/e", "1").await.granted().unwrap().held_before);
     assert_eq!(fence(&pool.claim("p/d/e", "held").await), fence(&held));
     pool.assert_clean().await;
@@ -170,7 +170,7 @@ async fn as_many_replicas_as_configured_must_have_it() {
     assert!(!both.holds("p/d/e", "2").await);
     one.claim("p/d/e", "2").await.granted().unwrap();
     replicated.replicas[1].restart();
-    replicated.until_in_step(2).await;
+    replicated.until_in_step().await;
     both.claim("p/d/e", "3").await.granted().unwrap();
     both.assert_clean().await;
 }
@@ -213,7 +213,7 @@ async fn joint_claims_are_acknowledged_or_given_back_together() {
     assert_not_acknowledged(answer, (0, 1));
     assert_eq!((first.in_use().await, second.in_use().await), (0, 0));
     replicated.signal("CONT");
-    replicated.until_in_step(1).await;
+    replicated.until_in_step().await;
     let answer = first.backend.allocate_all(claimant, &claims).await.unwrap();
     assert!(matches!(answer, JointOutcome::Granted(grants) if grants.len() == 2));
     assert_eq!((first.in_use().await, second.in_use().await), (2, 2));
@@ -261,7 +261,7 @@ async fn a_claim_that_may_wait_is_acknowledged_when_it_is_granted() {
     assert_not_acknowledged(pool.try_wait("p/d/e", &claim, FREE, &ticket()).await, (0, 1));
     assert_eq!(pool.in_use().await, 0);
     replicated.signal("CONT");
-    replicated.until_in_step(1).await;
+    replicated.until_in_step().await;
     let turn = pool.try_wait("p/d/e", &claim, FREE, &ticket()).await.unwrap();
     assert!(matches!(turn, Turn::Granted(_)));
     // Nobody has to have a ticket.

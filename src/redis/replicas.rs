@@ -65,8 +65,6 @@ pub(super) struct Asked {
 #[derive(Debug)]
 struct Question {
     call: Call,
-    /// The server may have lost the script.
-    with_source: bool,
     ends: Instant,
     answer: oneshot::Sender<RedisResult<Said>>,
 }
@@ -75,7 +73,7 @@ impl Replicas {
     /// Connects in the background.
     pub(super) fn begin(target: Target, min: MinReplicas) -> Self {
         let (questions, inbox) = mpsc::unbounded_channel();
-        let asker = Asker { link: Link::begin(target, None), min, inbox };
+        let asker = Asker { link: Link::begin(target, None), min, inbox, known_on: None };
         Self { questions, min, _asker: AbortOnDropHandle::new(tokio::spawn(asker.run())) }
     }
 
@@ -85,7 +83,7 @@ impl Replicas {
         let within = self.min.within;
         let ends = Instant::now() + within;
         // Without an asker there is no answer, which is one.
-        let _ = self.questions.send(Question { call, with_source: false, ends, answer: sender });
+        let _ = self.questions.send(Question { call, ends, answer: sender });
         Asked { answer, ends, within }
     }
 }
@@ -104,6 +102,8 @@ struct Asker {
     link: Link,
     min: MinReplicas,
     inbox: mpsc::UnboundedReceiver<Question>,
+    /// The connection whose server knows the script, unless it lost it.
+    known_on: Option<u64>,
 }
 
 impl Asker {
@@ -124,11 +124,12 @@ impl Asker {
     }
 
     /// Asks all of these, and gives those back that are to be asked again.
-    async fn ask(&self, group: Vec<Question>) -> Vec<Question> {
+    async fn ask(&mut self, group: Vec<Question>) -> Vec<Question> {
         let ends = group.iter().map(|question| question.ends);
         let (Some(first), Some(last)) = (ends.clone().min(), ends.max()) else { return group };
         let answer = async {
             let mut connected = self.link.connected().await?;
+            let epoch = connected.epoch;
             let replies = self.send(&mut connected, &group, first);
             match timeout_at(last + LATE, replies).await {
                 Ok(Err(error)) if error.is_io_error() => {
@@ -137,7 +138,7 @@ impl Asker {
                 }
                 Ok(replies) => {
                     self.link.answered();
-                    replies
+                    replies.map(|(replies, replicas)| (epoch, replies, replicas))
                 }
                 Err(_) => {
                     self.link.unanswered(&connected);
@@ -147,7 +148,10 @@ impl Asker {
         };
         let answer = timeout_at(last + LATE, answer).await;
         match answer.unwrap_or_else(|_| Err(timed_out("acknowledged", self.min.within))) {
-            Ok((replies, replicas)) => self.tell(group, replies, replicas),
+            Ok((epoch, replies, replicas)) => {
+                self.known_on = Some(epoch);
+                self.tell(group, replies, replicas)
+            }
             Err(error) => {
                 for question in group {
                     // Whoever asked may have given up.
@@ -166,10 +170,12 @@ impl Asker {
         first: Instant,
     ) -> RedisResult<(Vec<Value>, u64)> {
         let mut pipeline = Pipeline::with_capacity(group.len() + 1);
-        for Question { call, with_source, .. } in group {
-            pipeline.add_command(match with_source {
-                true => call.with_source(),
-                false => call.cmd().clone(),
+        for (place, Question { call, .. }) in group.iter().enumerate() {
+            // What is not known would be answered without a write, and a WAIT for nothing.
+            let is_known = place > 0 || self.known_on == Some(connected.epoch);
+            pipeline.add_command(match is_known {
+                true => call.cmd().clone(),
+                false => call.with_source(),
             });
         }
         let left = first.saturating_duration_since(Instant::now()).as_millis();
@@ -188,12 +194,13 @@ impl Asker {
     }
 
     /// Tells the answers. Those who have time left are to ask again, unless enough replicas have it.
-    fn tell(&self, group: Vec<Question>, replies: Vec<Value>, replicas: u64) -> Vec<Question> {
+    fn tell(&mut self, group: Vec<Question>, replies: Vec<Value>, replicas: u64) -> Vec<Question> {
         let (now, mut again) = (Instant::now(), Vec::new());
         for (question, reply) in group.into_iter().zip(replies) {
             let answer = match reply.extract_error() {
-                Err(error) if is_unknown_script(&error) && !question.with_source => {
-                    again.push(Question { with_source: true, ..question });
+                Err(error) if is_unknown_script(&error) && now < question.ends => {
+                    self.known_on = None;
+                    again.push(question);
                     continue;
                 }
                 Ok(_) if replicas < self.min.count && now < question.ends => {
