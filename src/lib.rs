@@ -2,6 +2,8 @@
 
 mod acquire;
 mod allocation;
+#[cfg(feature = "redis")]
+mod allowance;
 mod amount;
 mod audit;
 mod backend;
@@ -34,7 +36,7 @@ pub use amount::{Lease, Quota, ResourceConstraint, ResourceConstraintsSpec, Unit
 pub use backend::Backend;
 pub use claim::{Claim, Claimant, Joint};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use config::{BackendType, Config, RedisConfig};
+pub use config::{BackendType, Config, OnUnavailable, RedisConfig};
 pub use counters::Counters;
 pub use error::{Code, Error, Result};
 pub use execution::{ExecutionId, Scope};

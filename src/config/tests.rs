@@ -17,6 +17,7 @@ fn defaults_are_flytes() -> Result<()> {
     assert_eq!(config.redis.connect_timeout, Duration::from_secs(5));
     assert_eq!(config.redis.command_timeout, Duration::from_secs(3));
     assert_eq!(config.redis.min_replicas, 0);
+    assert_eq!(config.on_unavailable, OnUnavailable::Refuse);
     assert!(config.redis.host_paths.is_empty() && config.redis.host_key.is_none());
     Ok(())
 }
@@ -64,7 +65,7 @@ fn mistakes_are_named_with_what_is_allowed() {
         ),
         (
             "resourcemanager: {typo: 1}",
-            "invalid configuration: resourcemanager.typo: unknown field `typo`, expected one of `type`, `resourceMaxQuota`, `redis`",
+            "invalid configuration: resourcemanager.typo: unknown field `typo`, expected one of `type`, `resourceMaxQuota`, `onUnavailable`, `localAllowance`, `redis`",
         ),
         (
             "redis: {host: x}",
@@ -79,6 +80,23 @@ fn mistakes_are_named_with_what_is_allowed() {
             "invalid configuration: resourceMaxQuota: invalid value: integer `-1`, expected u32",
         ),
         ("resourceMaxQuota: 0", "invalid configuration: resourceMaxQuota: must be at least 1"),
+        (
+            "onUnavailable: maybe",
+            "invalid configuration: onUnavailable: unknown variant `maybe`, expected `refuse` or `grant`",
+        ),
+        (
+            "onUnavailable: grant",
+            "invalid configuration: localAllowance: must be between 1 and resourceMaxQuota",
+        ),
+        (
+            "resourceMaxQuota: 7\nonUnavailable: grant\nlocalAllowance: 8",
+            "invalid configuration: localAllowance: must be between 1 and resourceMaxQuota",
+        ),
+        ("localAllowance: 1", "invalid configuration: localAllowance: needs onUnavailable: grant"),
+        (
+            "localAllowance: -1",
+            "invalid configuration: localAllowance: invalid value: integer `-1`, expected u32",
+        ),
         ("- 1", "invalid configuration: document: must be a mapping of keys to values"),
         (
             "propeller: {resourcemanager: {}}\nresourcemanager: {}",
@@ -154,6 +172,8 @@ fn the_environment_overrides_the_file() -> Result<()> {
     let set = |name: &str| match name {
         "TOKENPOOL_TYPE" => Some("redis".to_owned()),
         "TOKENPOOL_RESOURCE_MAX_QUOTA" => Some("7".to_owned()),
+        "TOKENPOOL_ON_UNAVAILABLE" => Some("grant".to_owned()),
+        "TOKENPOOL_LOCAL_ALLOWANCE" => Some("7".to_owned()),
         "TOKENPOOL_REDIS_HOST_PATHS" => Some("a:1".to_owned()),
         "TOKENPOOL_REDIS_HOST_KEY" => Some("123".to_owned()),
         "TOKENPOOL_REDIS_CONNECT_TIMEOUT" => Some("1s".to_owned()),
@@ -166,6 +186,8 @@ fn the_environment_overrides_the_file() -> Result<()> {
     let config = Config::from_parts(text, set)?;
     assert_eq!(config.backend_type, BackendType::Redis);
     assert_eq!(config.resource_max_quota, 7);
+    assert_eq!(config.on_unavailable, OnUnavailable::Grant);
+    assert_eq!(config.local_allowance, 7);
     assert_eq!(config.redis.host_paths, ["a:1"]);
     assert_eq!(config.redis.host_path, "b:2");
     assert_eq!(config.redis.host_key.as_ref().map(ExposeSecret::expose_secret), Some("123"));

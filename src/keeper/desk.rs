@@ -220,6 +220,9 @@ impl Desk {
             for ((id, (held, _)), answer) in ids.into_iter().zip(held).zip(answers) {
                 match answer {
                     Ok(Renewed::Lost) if renewals.is_grant(id) => gone.push((id, held)),
+                    Err(error) if error.is_retryable() && renewals.is_grant(id) => {
+                        renewals.try_again(id);
+                    }
                     answer => renewals.settle(id, sent, answer),
                 }
             }
@@ -244,6 +247,8 @@ impl Desk {
                 continue;
             }
             let is_forgotten = match &usage {
+                // Granted without the server, which is there again.
+                Ok(_) if held.number.is_none() => true,
                 Ok(usage) => held.number.is_some_and(|number| number < usage.first_fencing_number),
                 Err(Error::UnknownNamespace { .. }) => true,
                 Err(_) => {
