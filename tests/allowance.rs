@@ -259,6 +259,23 @@ async fn only_claims_are_granted_and_only_of_pools_that_redis_answered_about() {
 }
 
 #[tokio::test]
+async fn what_redis_answers_is_the_answer() {
+    let setup = Setup::new(1, 3).await;
+    let config = |value: &str| {
+        let mut raw = setup.server.as_ref().unwrap().raw();
+        redis::cmd("CONFIG").arg(&["SET", "maxmemory", value]).exec(&mut raw).unwrap();
+    };
+    config("1");
+    let error = setup.claim("1").await.unwrap_err();
+    assert!(matches!(error, Error::Server { .. }), "{error:?}");
+    config("0");
+    setup.plain.clean_up().await;
+    let error = setup.claim("1").await.unwrap_err();
+    assert!(matches!(error, Error::UnknownNamespace { .. }), "{error:?}");
+    assert_eq!(setup.counters(), (0, 0));
+}
+
+#[tokio::test]
 async fn joint_claims_are_granted_here_together_or_not_at_all() {
     let mut setup = Setup::new(3, 2).await;
     let other = fixture(Arc::clone(&setup.pool.backend), None).pool(3).await;
