@@ -141,6 +141,11 @@ impl Desk {
         self.own.get_or_try_init(|| self.registered.detached()).await
     }
 
+    /// Whether a claim has to ask although it knows that it was granted.
+    pub(super) fn awaits_replicas(&self) -> bool {
+        self.registered.backend().awaits_replicas()
+    }
+
     /// The channel of this process's tickets, opened for the first of them.
     pub(super) async fn channel(self: &Arc<Self>) -> Result<&Channel> {
         let open = async || {
@@ -215,6 +220,9 @@ impl Desk {
             for ((id, (held, _)), answer) in ids.into_iter().zip(held).zip(answers) {
                 match answer {
                     Ok(Renewed::Lost) if renewals.is_grant(id) => gone.push((id, held)),
+                    Err(error) if error.is_retryable() && renewals.is_grant(id) => {
+                        renewals.try_again(id);
+                    }
                     answer => renewals.settle(id, sent, answer),
                 }
             }
@@ -239,6 +247,8 @@ impl Desk {
                 continue;
             }
             let is_forgotten = match &usage {
+                // Granted without the server, which is there again.
+                Ok(_) if held.number.is_none() => true,
                 Ok(usage) => held.number.is_some_and(|number| number < usage.first_fencing_number),
                 Err(Error::UnknownNamespace { .. }) => true,
                 Err(_) => {
@@ -262,8 +272,9 @@ impl Desk {
             Ok(pools) => pools.allocate(&held.pool, claimant, claims).await,
             Err(error) => Err(error),
         };
-        match answer.map(|mut answers| answers.pop()) {
-            Ok(Some(Ok(Outcome::Granted(Grant { fencing_number: number, .. })))) => {
+        let answer = answer.and_then(|mut answers| answers.pop().transpose());
+        match answer {
+            Ok(Some(Outcome::Granted(Grant { fencing_number: number, .. }))) => {
                 if !self.renewals().granted_anew(id, sent, number) {
                     self.release_later(Held { number, ..held });
                 }

@@ -276,6 +276,13 @@ impl Renewals {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.under_way = false;
         let interval = entry.interval;
+        if let (Ok(Renewed::Held(number @ Some(_))), Concerns::Grant(grip), None) =
+            (&answer, &entry.concerns, entry.held.number)
+        {
+            // Granted without the server, which has granted it since.
+            entry.held.number = *number;
+            grip.fate.send_modify(|fate| fate.number = *number);
+        }
         match (answer, &entry.concerns) {
             // A later grant of the token is not this one.
             (Ok(Renewed::Held(number)), Concerns::Grant(_))

@@ -211,6 +211,12 @@ impl Cluster {
         }
     }
 
+    /// The server that has a key, as far as is known.
+    pub(super) fn owner(&self, key: &str) -> RedisResult<Arc<Node>> {
+        let slots = self.table.slots.borrow();
+        slots.owner(slot_of(key)).cloned().ok_or_else(nobody)
+    }
+
     /// The channel on which a process hears of a pool, from now on if it did not before. None where that did not come to be.
     /// Fails only where it is not allowed.
     pub(super) async fn hear(&self, pool: &str, process: &str) -> RedisResult<Option<String>> {
@@ -454,7 +460,7 @@ fn is_down(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::ClusterDown)
 }
 
-fn nobody() -> RedisError {
+pub(super) fn nobody() -> RedisError {
     io::Error::new(io::ErrorKind::NotConnected, "no server has the slot").into()
 }
 

@@ -36,7 +36,8 @@ pub(super) struct Link {
 /// A connection as a call got it.
 pub(super) struct Connected {
     pub(super) connection: MultiplexedConnection,
-    epoch: u64,
+    /// Which of the link's connections it is.
+    pub(super) epoch: u64,
     /// Replies that had come when the call began.
     replies: u64,
 }

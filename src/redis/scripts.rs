@@ -42,6 +42,7 @@ scripts! {
     ALLOCATE_MANY = "allocate_many" on Shared,
     ATTRIBUTE_HISTORY = "attribute_history" on Own,
     CHECK = "check" on Own,
+    CONFIRM = "confirm" on Shared,
     DELETE_POOL = "delete_pool" on Own,
     HOLDERS = "holders" on Own,
     LIST_ATTRIBUTES = "list_attributes" on Own,
@@ -96,6 +97,11 @@ impl Call {
         self.script.name
     }
 
+    /// The command, for a server that knows the script.
+    pub(super) fn cmd(&self) -> &Cmd {
+        &self.cmd
+    }
+
     pub(super) async fn send(&self, connections: &Connections) -> RedisResult<Value> {
         let ends = connections.deadline();
         match connections.call(self.script.lane, &self.cmd, ends).await {
@@ -127,7 +133,7 @@ impl Call {
     }
 
     /// The same call for a server that does not know the script, and knows it from then on.
-    fn with_source(&self) -> Cmd {
+    pub(super) fn with_source(&self) -> Cmd {
         let mut cmd = redis::cmd("EVAL");
         cmd.arg(&*self.script.source());
         for argument in self.cmd.args_iter().skip(2) {
@@ -139,6 +145,6 @@ impl Call {
     }
 }
 
-fn is_unknown_script(error: &RedisError) -> bool {
+pub(super) fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
