@@ -6,6 +6,7 @@ use redis::Commands as _;
 
 use super::{QUOTA, User, list, open};
 use crate::conformance;
+use crate::support::fence;
 use crate::support::sentinels::{Options, Sentinels};
 use crate::support::server::Login;
 
@@ -108,4 +109,27 @@ async fn sentinels_that_know_no_such_primary_are_an_error() {
     let error = super::configuration(&keys).open().await.unwrap_err();
     let text = format!("{error}: {error:?}");
     assert!(text.contains("No such master"), "{text}");
+}
+
+/// Of all that was answered "granted" before the primary was killed, the new one knows: one of two replicas had it, and
+/// that is the one that sentinels choose.
+#[tokio::test]
+async fn what_replicas_acknowledged_outlives_the_primary() {
+    let mut sentinels = Sentinels::start(&Options::default()).await;
+    let keys = keys(&sentinels) + ", minReplicas: 1, acknowledgeTimeout: 400ms";
+    let user = User::new(&keys, "acknowledged").await;
+    let first = fence(&user.claimed("1").await.0);
+    let second = fence(&user.claimed("2").await.0);
+    let old = sentinels.kill_primary().await;
+    let new = sentinels.until_primary_is_not(&old).await;
+    // The other replica follows the new one by now, or soon: until then nothing is acknowledged.
+    for (name, number) in [("1", first), ("2", second)] {
+        let outcome = user.claimed(name).await.0;
+        assert!(outcome.granted().unwrap().held_before, "{name}");
+        assert_eq!(fence(&outcome), number);
+    }
+    let third = user.claimed("3").await.0;
+    assert!(fence(&third) > second);
+    let held: usize = sentinels.raw(&new).scard(user.key()).unwrap();
+    assert_eq!(held, 3);
 }
