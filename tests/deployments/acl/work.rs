@@ -1,6 +1,6 @@
 //! What each role does, in so few calls that it can be repeated for each word of a rule.
 //!
-//! Every call fails with the error that it got, and none waits for what a missing permission would keep away.
+//! Every call fails with the error that it got; only a notice that never comes has to be waited for.
 
 use std::sync::Arc;
 use std::time::Duration;
