@@ -458,10 +458,6 @@ async fn behind_sentinels_every_word_more_is_needed() {
     let client = Session::open(&config).await.unwrap();
     client.claims_and_waits().await.unwrap();
     client.lives().await.unwrap();
-    // Whoever follows the primary takes its notices along.
-    sentinels.failover().await;
-    until("the new primary is found", async || client.takes_and_returns().await.ok()).await;
-    client.lives().await.unwrap();
 
     for word in on_sentinels.permissions() {
         set(&on_sentinels.without(&word), sentinels.host_paths());
