@@ -459,6 +459,16 @@ async fn behind_sentinels_every_word_more_is_needed() {
     client.claims_and_waits().await.unwrap();
     client.lives().await.unwrap();
 
+    // There are replicas here to wait for.
+    let mut acknowledged = config.clone();
+    acknowledged.redis.min_replicas = 1;
+    acknowledged.redis.acknowledge_timeout = Duration::from_secs(10);
+    let acknowledged = Session::open(&acknowledged).await.unwrap();
+    assert_refused(&acknowledged.takes_and_returns().await.unwrap_err(), Some("wait"));
+    let on_servers = on_servers.with(&also("minReplicas, client and operator"));
+    set(&on_servers, sentinels.servers());
+    acknowledged.takes_and_returns().await.unwrap();
+
     for word in on_sentinels.permissions() {
         set(&on_sentinels.without(&word), sentinels.host_paths());
         let error = config.open().await.unwrap_err();
