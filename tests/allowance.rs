@@ -346,6 +346,33 @@ async fn a_guard_of_what_was_granted_here_becomes_one_of_redis() {
     assert_eq!(setup.plain.in_use().await, 0);
 }
 
+/// Both are renewed by one call, which nobody answers: one goes on here, the other as long as its lease can last.
+#[tokio::test]
+async fn a_guard_of_redis_is_not_lost_because_another_is_held_here() {
+    let mut setup = Setup::new(3, 2).await;
+    let holder = Holder::new("holder").unwrap();
+    let pool = setup.pool.name.clone();
+    let manager = Manager::attach(Arc::clone(&setup.pool.backend), [pool.clone()], holder);
+    let acquire = async |name: &str| {
+        let claim = claim(name, 1).with_lease(lease(6000));
+        match manager.try_acquire(&pool, &execution("p/d/e"), claim, FREE).await {
+            Ok(Acquired::Granted(guard)) => guard,
+            other => panic!("{other:?}"),
+        }
+    };
+    let real = acquire("real").await;
+    setup.kill();
+    let here = acquire("here").await;
+    assert!(real.fencing_number().is_some() && here.fencing_number().is_none());
+    // They are renewed after two seconds.
+    let lost = tokio::time::timeout(Duration::from_millis(3500), real.lost());
+    assert!(lost.await.is_err(), "its lease is not over");
+    setup.restart().await;
+    until("Redis grants the other", async || here.fencing_number()).await;
+    assert!(!real.is_lost() && !here.is_lost());
+    assert_eq!(setup.plain.in_use().await, 2);
+}
+
 /// That replicas do not have a grant is no reason to grant it here.
 #[tokio::test]
 async fn what_is_not_acknowledged_is_not_granted_here() {
