@@ -9,6 +9,7 @@ use crate::conformance;
 use crate::support::fence;
 use crate::support::sentinels::{Options, Sentinels};
 use crate::support::server::Login;
+use crate::support::until;
 
 fn keys(sentinels: &Sentinels) -> String {
     format!("hostPaths: {}, primaryName: {}", list(&sentinels.host_paths()), sentinels.name())
@@ -18,6 +19,17 @@ fn keys(sentinels: &Sentinels) -> String {
 async fn every_case_passes_behind_sentinels() {
     let sentinels = Sentinels::start(&Options::default()).await;
     conformance::every_case(&open(&keys(&sentinels)).await).await;
+}
+
+/// Waits until every server has what was claimed, so that none that becomes the primary has forgotten it.
+async fn until_replicated(sentinels: &Sentinels, user: &User, members: usize) {
+    until("all servers have what was claimed", async || {
+        let has = |address: &String| {
+            sentinels.raw(address).scard::<_, usize>(user.key()).is_ok_and(|has| has == members)
+        };
+        sentinels.servers().iter().all(has).then_some(())
+    })
+    .await;
 }
 
 /// Down-after is half a second here, and the failover itself takes less than one.
@@ -47,6 +59,7 @@ async fn a_primary_that_hangs_is_left() {
     let sentinels = Sentinels::start(&Options::default()).await;
     let user = User::new(&keys(&sentinels), "hangs").await;
     user.claim("1").await.unwrap().granted().unwrap();
+    until_replicated(&sentinels, &user, 1).await;
     let old = sentinels.signal_primary("STOP").await;
     user.claimed("2").await.0.granted().unwrap();
     assert_ne!(sentinels.primary().await, old);
@@ -66,6 +79,7 @@ async fn a_failover_by_command_loses_nothing() {
     for name in ["1", "2", "3"] {
         user.claim(name).await.unwrap().granted().unwrap();
     }
+    until_replicated(&sentinels, &user, 3).await;
     for _ in 0..2 {
         sentinels.failover().await;
         assert!(user.claimed("4").await.0.granted().is_none());
