@@ -1,7 +1,7 @@
 //! What operators set for pools, applied to claims that say nothing of their own.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokenpool::matchable::{
     AttributeStore, Attributes, AttributesOf, CacheConfig, Expected, PoolConstraints,
@@ -388,9 +388,6 @@ async fn apart(server: &Server) -> World {
     World::of(config.open().await.unwrap(), memory().await).await
 }
 
-/// How long a ticket lasts, and who waits keeps up hope, while the server is away.
-const HOPE: Duration = Duration::from_secs(8);
-
 #[tokio::test]
 async fn a_cap_that_changed_while_the_server_was_away_holds_when_it_is_back() {
     for _ in 0..5 {
@@ -399,7 +396,6 @@ async fn a_cap_that_changed_while_the_server_was_away_holds_when_it_is_back() {
         w.rule("p", &[capped("hive:*", Some(1), None)]).await;
         w.claim("p/d/e", "held", FREE).await.granted().unwrap();
         let waiting = w.wait("p/d/e", "waits").await;
-        let away = Instant::now();
         server.kill();
         w.rule("p", &[capped("hive:*", Some(2), None)]).await;
         // Until the waiter has asked in vain: what comes first in time is not known to anybody outside.
@@ -408,12 +404,12 @@ async fn a_cap_that_changed_while_the_server_was_away_holds_when_it_is_back() {
         let done = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it ends");
         match done.unwrap() {
             Ok(Acquired::Granted(_)) => return,
-            // The machine was too busy to bring the server back in time.
-            Err(error) if error.is_retryable() && away.elapsed() > HOPE => {}
+            // The machine was too busy to bring the server back in time, or to hear of the ticket before the server went.
+            Err(error) if error.is_retryable() => {}
             other => panic!("{other:?}"),
         }
     }
-    panic!("the server never came back in time");
+    panic!("no waiter came through");
 }
 
 /// The lease that was asked for is the one that is renewed, whatever the rule says by the time of the answer.
