@@ -1,7 +1,7 @@
 //! What operators set for pools, applied to claims that say nothing of their own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokenpool::matchable::{
     AttributeStore, Attributes, AttributesOf, CacheConfig, Expected, PoolConstraints,
