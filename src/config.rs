@@ -431,6 +431,19 @@ impl Config {
             }
             _ => {}
         }
+        let is_elsewhere = !redis.host_paths.is_empty()
+            || !redis.host_path.is_empty()
+            || redis.host_key.is_some()
+            || !redis.host_user.is_empty()
+            || !redis.primary_name.is_empty()
+            || redis.cluster
+            || redis.database != 0;
+        if redis.url.is_some() && is_elsewhere {
+            return wrong(
+                "redis.url",
+                "stands instead of hostPaths, hostPath, hostKey, hostUser, primaryName, cluster and database; give one",
+            );
+        }
         if redis.max_retries > 100 {
             return wrong("redis.maxRetries", "must be at most 100");
         }

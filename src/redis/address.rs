@@ -160,19 +160,6 @@ impl Deployment {
     }
 
     fn of_url(config: &RedisConfig, url: &SecretString) -> Result<Self, Problem> {
-        let is_alone = config.host_paths.is_empty()
-            && config.host_path.is_empty()
-            && config.host_key.is_none()
-            && config.host_user.is_empty()
-            && config.primary_name.is_empty()
-            && !config.cluster
-            && config.database == 0;
-        if !is_alone {
-            return Err((
-                "redis.url",
-                "stands instead of hostPaths, hostPath, hostKey, hostUser, primaryName, cluster and database; give one",
-            ));
-        }
         let info = parse_url(url.expose_secret()).map_err(|problem| ("redis.url", problem))?;
         let settings = info.redis_settings();
         let (address, is_tls) = match info.addr() {
