@@ -30,8 +30,9 @@ const STYLES: Styles = Styles::styled()
 const STATUS: &str = "\
 Where Redis is:
   --redis URL, else the environment variable TOKENPOOL_REDIS, else what --config
-  FILE says, over which the other TOKENPOOL_... variables are laid. --redis stands
-  for the file's address and password and keeps its time-outs and resourceMaxQuota.
+  FILE says, over which the other TOKENPOOL_... variables are laid; sentinels and
+  clusters have to be named in the last two. --redis stands for the file's addresses
+  and password and keeps its time-outs and resourceMaxQuota.
   Everybody can see the options of a running program, so a password is better kept
   in the environment or the file. Only replay works without a Redis.
 
@@ -72,7 +73,7 @@ pub(crate) struct Args {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Redis: redis://[:password@]host[:port][/db] or unix:///path/to/socket [env: TOKENPOOL_REDIS]
+    /// Redis: redis[s]://[[user]:password@]host[:port][/db] or unix:///path/to/socket [env: TOKENPOOL_REDIS]
     #[arg(long, value_name = "URL", global = true, value_parser = secret)]
     pub(crate) redis: Option<SecretString>,
     /// Configuration in YAML with Flyte's keys, for example a propeller's own
