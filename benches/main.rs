@@ -36,7 +36,6 @@ mod report;
 #[expect(dead_code, reason = "the tests use the rest")]
 mod sentinels;
 #[path = "../tests/support/server.rs"]
-#[expect(dead_code, reason = "the tests use the rest")]
 mod server;
 mod server_cost;
 mod stage;
