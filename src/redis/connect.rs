@@ -265,12 +265,7 @@ impl Connections {
         ends: Instant,
     ) -> RedisResult<Value> {
         self.budget.deposit();
-        let mut delays = ExponentialBuilder::new()
-            .with_min_delay(RETRY_DELAY)
-            .with_max_delay(LONGEST_RETRY_DELAY)
-            .with_max_times(self.max_retries)
-            .with_jitter()
-            .build();
+        let mut delays = None;
         loop {
             let ends_sooner = ends.min(Instant::now() + self.limits.command);
             let answer = self.answer(lane, request, ends_sooner).await;
@@ -278,12 +273,23 @@ impl Connections {
                 Err(error) if is_temporary(&error) => error,
                 answer => return answer,
             };
+            let delays = delays.get_or_insert_with(|| self.delays());
             let Some(delay) = delays.next() else { return Err(error) };
             if Instant::now() + delay >= ends || !self.budget.withdraw() {
                 return Err(error);
             }
             sleep(delay).await;
         }
+    }
+
+    /// How long to wait before each repetition, with jitter.
+    fn delays(&self) -> impl Iterator<Item = Duration> + use<> {
+        let delays = ExponentialBuilder::new()
+            .with_min_delay(RETRY_DELAY)
+            .with_max_delay(LONGEST_RETRY_DELAY)
+            .with_max_times(self.max_retries)
+            .with_jitter();
+        delays.build()
     }
 
     /// What the server that it is for answers.

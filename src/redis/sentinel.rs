@@ -4,7 +4,6 @@
 //! still names the primary of before, which may still believe it is one.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,12 +110,6 @@ struct Follower {
     dial: Dial,
     limits: Limits,
     listeners: Listeners,
-}
-
-impl fmt::Debug for Follower {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Follower").field("name", &self.name).finish_non_exhaustive()
-    }
 }
 
 impl Follower {
