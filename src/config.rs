@@ -28,6 +28,8 @@
 //! | `redis.commandTimeout` | `TOKENPOOL_REDIS_COMMAND_TIMEOUT` | `3s` | for an answer; 1 ms to 1 h |
 //! | `redis.totalTimeout` | `TOKENPOOL_REDIS_TOTAL_TIMEOUT` | `10s` | for a call with all its repetitions; 1 ms to 1 h |
 //! | `redis.retryPercent` | `TOKENPOOL_REDIS_RETRY_PERCENT` | 20 | most repetitions per hundred calls, over ten seconds; one a second is always free; 0 to 1000 |
+//! | `redis.learningPeriod` | `TOKENPOOL_REDIS_LEARNING_PERIOD` | `0s` | how long a pool whose data were lost, or whose server is another one, admits nobody new, so that whoever has a lease can come back first: set it to the longest lease in use; 0 s keeps nobody out; at most 1 h |
+//! | `redis.learnOnCreation` | `TOKENPOOL_REDIS_LEARN_ON_CREATION` | false | so does every pool that this process registers and that does not exist, for servers that keep nothing over a restart: there nobody may be left who knows what was lost |
 //! | `redis.connections` | `TOKENPOOL_REDIS_CONNECTIONS` | 1 | connections that all claims share; 1 to 64 |
 //!
 //! The first seven are Flyte's. An empty environment variable counts as absent; `TOKENPOOL_REDIS`
@@ -159,6 +161,11 @@ pub struct RedisConfig {
     pub total_timeout: Duration,
     /// `retryPercent`: most repetitions per hundred calls.
     pub retry_percent: u32,
+    /// `learningPeriod`: how long a pool admits nobody new after data were lost.
+    #[serde(deserialize_with = "duration")]
+    pub learning_period: Duration,
+    /// `learnOnCreation`: whether a pool that this process makes begins so.
+    pub learn_on_creation: bool,
     /// `connections`: how many connections all claims share.
     pub connections: u32,
 }
@@ -186,6 +193,8 @@ impl Default for RedisConfig {
             command_timeout: Duration::from_secs(3),
             total_timeout: Duration::from_secs(10),
             retry_percent: 20,
+            learning_period: Duration::ZERO,
+            learn_on_creation: false,
             connections: 1,
         }
     }
@@ -215,7 +224,7 @@ const ADDRESS_KEYS: [&str; 9] = [
     "database",
 ];
 
-const ENVIRONMENT: [(&str, &[&str], Kind); 23] = [
+const ENVIRONMENT: [(&str, &[&str], Kind); 25] = [
     ("TOKENPOOL_TYPE", &["type"], Kind::Text),
     ("TOKENPOOL_RESOURCE_MAX_QUOTA", &["resourceMaxQuota"], Kind::Number),
     ("TOKENPOOL_REDIS_HOST_PATHS", &["redis", "hostPaths"], Kind::List),
@@ -238,6 +247,8 @@ const ENVIRONMENT: [(&str, &[&str], Kind); 23] = [
     ("TOKENPOOL_REDIS_COMMAND_TIMEOUT", &["redis", "commandTimeout"], Kind::Text),
     ("TOKENPOOL_REDIS_TOTAL_TIMEOUT", &["redis", "totalTimeout"], Kind::Text),
     ("TOKENPOOL_REDIS_RETRY_PERCENT", &["redis", "retryPercent"], Kind::Number),
+    ("TOKENPOOL_REDIS_LEARNING_PERIOD", &["redis", "learningPeriod"], Kind::Text),
+    ("TOKENPOOL_REDIS_LEARN_ON_CREATION", &["redis", "learnOnCreation"], Kind::Flag),
     ("TOKENPOOL_REDIS_CONNECTIONS", &["redis", "connections"], Kind::Number),
 ];
 
@@ -383,6 +394,12 @@ impl Config {
         }
         if redis.retry_percent > 1000 {
             return wrong("redis.retryPercent", "must be at most 1000");
+        }
+        if redis.learning_period > Duration::from_secs(3600) {
+            return wrong("redis.learningPeriod", "must be at most 1h");
+        }
+        if redis.learn_on_creation && redis.learning_period.is_zero() {
+            return wrong("redis.learnOnCreation", "needs redis.learningPeriod");
         }
         if !(1..=64).contains(&redis.connections) {
             return wrong("redis.connections", "must be between 1 and 64");

@@ -137,6 +137,11 @@ impl Entry {
     fn is_grant(&self) -> bool {
         matches!(self.concerns, Concerns::Grant(_))
     }
+
+    /// Whether a number is of another grant of the token.
+    fn is_not(&self, number: Option<FencingNumber>) -> bool {
+        self.held.number.is_some_and(|own| number != Some(own))
+    }
 }
 
 /// When a lease is renewed.
@@ -214,8 +219,16 @@ impl Renewals {
         self.entries.contains_key(&id)
     }
 
-    pub(super) fn is_grant(&self, id: Id) -> bool {
-        self.entries.get(&id).is_some_and(Entry::is_grant)
+    /// Whether an answer means that the grant of an entry is not there: its token holds nothing, or waits, or holds another.
+    pub(super) fn is_gone(&self, id: Id, answer: &Result<Renewed>) -> bool {
+        let Some(entry) = self.entries.get(&id).filter(|entry| entry.is_grant()) else {
+            return false;
+        };
+        match answer {
+            Ok(Renewed::Lost | Renewed::Waiting) => true,
+            Ok(Renewed::Held(number)) => number.is_some() && entry.is_not(*number),
+            Err(_) => false,
+        }
     }
 
     /// What is to be renewed for this entry.
@@ -277,12 +290,6 @@ impl Renewals {
         entry.under_way = false;
         let interval = entry.interval;
         match (answer, &entry.concerns) {
-            // A later grant of the token is not this one.
-            (Ok(Renewed::Held(number)), Concerns::Grant(_))
-                if number.is_some() && entry.held.number.is_some_and(|own| number != Some(own)) =>
-            {
-                return self.lose(id);
-            }
             (Ok(Renewed::Held(_)), Concerns::Grant(_))
             | (Ok(Renewed::Waiting), Concerns::Ticket(_)) => {}
             // Its turn came, and the notice was lost.
@@ -304,6 +311,7 @@ impl Renewals {
             return None;
         };
         let claim = Claim::new(held.token.clone(), grip.units).with_lease(*lease);
+        let claim = Claim { returning: held.number, ..claim };
         Some((held.clone(), claim, grip.constraints))
     }
 

@@ -150,6 +150,12 @@ impl Connections {
         }
     }
 
+    /// Lets the server of a pool that was just made know that it reigns over it.
+    pub(super) async fn introduce(&self, pool: &str) -> RedisResult<()> {
+        let introduction = Request::new(Body::Introduction(pool));
+        self.repeating(Lane::Shared, introduction, self.deadline()).await.map(drop)
+    }
+
     /// Subscribes to a new channel of this process.
     pub(super) async fn listen(&self) -> Result<Inbox> {
         let channel = channel(&uuid::Uuid::new_v4().simple().to_string());
@@ -260,6 +266,10 @@ impl Connections {
     }
 }
 
+/// Where the keys of a script begin among the words of its call, and how many of them each pool has.
+const FIRST_KEY: usize = 3;
+const POOL_KEYS: usize = 9;
+
 /// What is sent in one go.
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
@@ -270,8 +280,10 @@ pub(super) struct Request<'a> {
 #[derive(Clone, Copy)]
 enum Body<'a> {
     One(&'a Cmd),
-    /// Answered by an array of all replies.
+    /// Answered by an array of all replies. The pools are those of the first.
     Many(&'a Pipeline),
+    /// Nothing but that a server reigns over the pool of this key, whether or not it was told so before.
+    Introduction(&'a str),
 }
 
 impl<'a> Request<'a> {
@@ -284,45 +296,96 @@ impl<'a> Request<'a> {
         Self { is_asking, ..self }
     }
 
+    /// What is sent before this, and nothing else.
+    pub(super) fn without_itself(self) -> Self {
+        Self { body: Body::Introduction(""), ..self }
+    }
+
+    pub(super) fn is_introduction(&self) -> bool {
+        matches!(self.body, Body::Introduction(_))
+    }
+
     /// The first key, which is in the same cluster slot as all others.
     pub(super) fn key(&self) -> &'a [u8] {
+        match self.body {
+            Body::Introduction(pool) => pool.as_bytes(),
+            _ => self.word(if self.is_script() { FIRST_KEY } else { 1 }),
+        }
+    }
+
+    /// Keys of the pools in which this may admit somebody: scripts that can are given all that the pools have.
+    pub(super) fn pools(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (count, introduced) = match self.body {
+            Body::Introduction(pool) => (0, Some(pool.as_bytes())),
+            _ if self.is_script() => {
+                let keys = str::from_utf8(self.word(FIRST_KEY - 1)).ok();
+                (keys.and_then(|keys| keys.parse().ok()).unwrap_or(0) / POOL_KEYS, None)
+            }
+            _ => (0, None),
+        };
+        let request = *self;
+        introduced
+            .into_iter()
+            .chain((0..count).map(move |pool| request.word(FIRST_KEY + pool * POOL_KEYS)))
+    }
+
+    fn is_script(&self) -> bool {
+        self.word(0).starts_with(b"EVAL")
+    }
+
+    /// A word of the first command.
+    fn word(&self, place: usize) -> &'a [u8] {
         let cmd = match self.body {
             Body::One(cmd) => Some(cmd),
             Body::Many(pipeline) => pipeline.cmd_iter().next(),
+            Body::Introduction(_) => None,
         };
-        let Some(cmd) = cmd else { return b"" };
-        let word = |place| match cmd.args_iter().nth(place) {
+        match cmd.and_then(|cmd| cmd.args_iter().nth(place)) {
             Some(Arg::Simple(word)) => word,
             _ => b"",
-        };
-        word(if word(0).starts_with(b"EVAL") { 3 } else { 1 })
+        }
     }
 
-    /// The reply, which may be an error of the server.
-    pub(super) async fn send(self, connection: &mut impl ConnectionLike) -> RedisResult<Value> {
-        match (self.body, self.is_asking) {
-            (Body::One(cmd), false) => connection.req_packed_command(cmd).await,
-            (Body::Many(pipeline), false) => {
-                let replies = connection.req_packed_commands(pipeline, 0, pipeline.len());
-                replies.await.map(Value::Array)
-            }
-            (body, true) => {
-                let mut pipeline = Pipeline::new();
-                let mut add = |cmd: &Cmd| {
-                    pipeline.cmd("ASKING").add_command(cmd.clone());
-                };
-                match body {
-                    Body::One(cmd) => add(cmd),
-                    Body::Many(pipeline) => pipeline.cmd_iter().for_each(add),
+    /// The reply, which may be an error of the server, and those to commands that are sent before.
+    pub(super) async fn send(
+        self,
+        before: &[Cmd],
+        connection: &mut impl ConnectionLike,
+    ) -> RedisResult<(Vec<Value>, Value)> {
+        if before.is_empty() && !self.is_asking {
+            let reply = match self.body {
+                Body::One(cmd) => connection.req_packed_command(cmd).await?,
+                Body::Many(pipeline) => {
+                    let replies = connection.req_packed_commands(pipeline, 0, pipeline.len());
+                    Value::Array(replies.await?)
                 }
-                let replies = connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
-                let mut replies = replies.into_iter().skip(1).step_by(2);
-                match body {
-                    Body::One(_) => Ok(replies.next().unwrap_or(Value::Nil)),
-                    Body::Many(_) => Ok(Value::Array(replies.collect())),
-                }
-            }
+                Body::Introduction(_) => Value::Nil,
+            };
+            return Ok((Vec::new(), reply));
         }
+        let mut pipeline = Pipeline::new();
+        let mut add = |cmd: &Cmd| {
+            if self.is_asking {
+                pipeline.cmd("ASKING");
+            }
+            pipeline.add_command(cmd.clone());
+        };
+        before.iter().for_each(&mut add);
+        match self.body {
+            Body::One(cmd) => add(cmd),
+            Body::Many(pipeline) => pipeline.cmd_iter().for_each(add),
+            Body::Introduction(_) => {}
+        }
+        let replies = connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
+        let each = if self.is_asking { 2 } else { 1 };
+        let mut replies = replies.into_iter().skip(each - 1).step_by(each);
+        let replies_before: Vec<_> = replies.by_ref().take(before.len()).collect();
+        let reply = match self.body {
+            Body::One(_) => replies.next().unwrap_or(Value::Nil),
+            Body::Many(_) => Value::Array(replies.collect()),
+            Body::Introduction(_) => replies_before.last().cloned().unwrap_or(Value::Nil),
+        };
+        Ok((replies_before, reply))
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Limits {
     pub(super) connections: usize,
     pub(super) connect: Duration,
     pub(super) command: Duration,
+    /// How long pools learn after data were lost.
+    pub(super) learning: Duration,
 }
 
 impl Limits {
@@ -31,6 +33,7 @@ impl Limits {
             connections: usize::try_from(config.connections.max(1)).unwrap_or(1),
             connect: config.connect_timeout,
             command: config.command_timeout,
+            learning: config.learning_period,
         }
     }
 }
@@ -99,7 +102,14 @@ impl Node {
         if let Some(Err(error)) = self.hearing().now() {
             return Err(error);
         }
-        let answer = async { request.send(&mut self.own().await?).await };
+        let answer = async {
+            if request.pools().next().is_some() {
+                let (_, mut connected) = self.shared(ends).await?;
+                self.send(&mut connected, &request, request.without_itself()).await?;
+            }
+            let (_, answer) = request.send(&[], &mut self.own().await?).await?;
+            Ok(answer)
+        };
         let limit = self.limits.command;
         timeout_at(ends, answer).await.unwrap_or_else(|_| Err(timed_out("answered", limit)))
     }
@@ -124,7 +134,7 @@ impl Node {
         request: Request<'_>,
         ends: Instant,
     ) -> RedisResult<Value> {
-        match timeout_at(ends, request.send(&mut connected.connection)).await {
+        match timeout_at(ends, self.send(&mut connected, &request, request)).await {
             Ok(Err(error)) if error.is_io_error() => {
                 link.lose(&connected);
                 Err(error)
@@ -138,6 +148,20 @@ impl Node {
                 Err(timed_out("answered", self.limits.command))
             }
         }
+    }
+
+    /// Sends this much of a request, behind what lets the server know that it reigns, if a pool is used here for the first
+    /// time.
+    async fn send(
+        &self,
+        Connected { reign, connection, .. }: &mut Connected,
+        request: &Request<'_>,
+        part: Request<'_>,
+    ) -> RedisResult<Value> {
+        let (pools, announcements) = reign.announcements(request, self.limits.learning);
+        let (announced, answer) = part.send(&announcements, connection).await?;
+        reign.announced(&pools, announced);
+        Ok(answer)
     }
 
     async fn own(&self) -> RedisResult<Connection> {

@@ -43,9 +43,11 @@ scripts! {
     ATTRIBUTE_HISTORY = "attribute_history" on Own,
     CHECK = "check" on Own,
     DELETE_POOL = "delete_pool" on Own,
+    END_LEARNING = "end_learning" on Own,
     HOLDERS = "holders" on Own,
     LIST_ATTRIBUTES = "list_attributes" on Own,
     RECONCILE = "reconcile" on Own,
+    REIGN = "reign" on Shared,
     RELEASE = "release" on Shared,
     RENEW = "renew" on Shared,
     REPAIR = "repair" on Own,
@@ -127,7 +129,7 @@ impl Call {
     }
 
     /// The same call for a server that does not know the script, and knows it from then on.
-    fn with_source(&self) -> Cmd {
+    pub(super) fn with_source(&self) -> Cmd {
         let mut cmd = redis::cmd("EVAL");
         cmd.arg(&*self.script.source());
         for argument in self.cmd.args_iter().skip(2) {
