@@ -150,9 +150,9 @@ impl Connections {
         }
     }
 
-    /// Lets the server of a pool that was just made know that it reigns over it.
-    pub(super) async fn introduce(&self, pool: &str) -> RedisResult<()> {
-        let introduction = Request::new(Body::Introduction(pool));
+    /// Lets the server of a pool that a call has made know that it reigns over that.
+    pub(super) async fn introduce(&self, made_by: &Cmd) -> RedisResult<()> {
+        let introduction = Request::new(Body::One(made_by)).part(Part::Introduction);
         self.repeating(Lane::Shared, introduction, self.deadline()).await.map(drop)
     }
 
@@ -266,14 +266,11 @@ impl Connections {
     }
 }
 
-/// Where the keys of a script begin among the words of its call, and how many of them each pool has.
-const FIRST_KEY: usize = 3;
-const POOL_KEYS: usize = 9;
-
 /// What is sent in one go.
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
     body: Body<'a>,
+    part: Part,
     is_asking: bool,
 }
 
@@ -282,13 +279,25 @@ enum Body<'a> {
     One(&'a Cmd),
     /// Answered by an array of all replies. The pools are those of the first.
     Many(&'a Pipeline),
-    /// Nothing but that a server reigns over the pool of this key, whether or not it was told so before.
-    Introduction(&'a str),
 }
+
+/// How much of a request is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Whole,
+    /// Only that the server reigns, as far as it does not know.
+    Announcements,
+    /// The same, even if it was told before.
+    Introduction,
+}
+
+/// Where the keys of a script begin among the words of its call, and how many of them each pool has.
+const FIRST_KEY: usize = 3;
+const POOL_KEYS: usize = 9;
 
 impl<'a> Request<'a> {
     fn new(body: Body<'a>) -> Self {
-        Self { body, is_asking: false }
+        Self { body, part: Part::Whole, is_asking: false }
     }
 
     /// The same to a server that a slot is moving to.
@@ -296,37 +305,27 @@ impl<'a> Request<'a> {
         Self { is_asking, ..self }
     }
 
-    /// What is sent before this, and nothing else.
-    pub(super) fn without_itself(self) -> Self {
-        Self { body: Body::Introduction(""), ..self }
+    pub(super) fn part(self, part: Part) -> Self {
+        Self { part, ..self }
     }
 
     pub(super) fn is_introduction(&self) -> bool {
-        matches!(self.body, Body::Introduction(_))
+        self.part == Part::Introduction
     }
 
     /// The first key, which is in the same cluster slot as all others.
     pub(super) fn key(&self) -> &'a [u8] {
-        match self.body {
-            Body::Introduction(pool) => pool.as_bytes(),
-            _ => self.word(if self.is_script() { FIRST_KEY } else { 1 }),
-        }
+        self.word(if self.is_script() { FIRST_KEY } else { 1 })
     }
 
     /// Keys of the pools in which this may admit somebody: scripts that can are given all that the pools have.
-    pub(super) fn pools(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let (count, introduced) = match self.body {
-            Body::Introduction(pool) => (0, Some(pool.as_bytes())),
-            _ if self.is_script() => {
-                let keys = str::from_utf8(self.word(FIRST_KEY - 1)).ok();
-                (keys.and_then(|keys| keys.parse().ok()).unwrap_or(0) / POOL_KEYS, None)
-            }
-            _ => (0, None),
+    pub(super) fn pools(self) -> impl Iterator<Item = &'a [u8]> {
+        let keys = match self.is_script() {
+            true => str::from_utf8(self.word(FIRST_KEY - 1)).ok(),
+            false => None,
         };
-        let request = *self;
-        introduced
-            .into_iter()
-            .chain((0..count).map(move |pool| request.word(FIRST_KEY + pool * POOL_KEYS)))
+        let pools = keys.and_then(|keys| keys.parse().ok()).unwrap_or(0) / POOL_KEYS;
+        (0..pools).map(move |pool| self.word(FIRST_KEY + pool * POOL_KEYS))
     }
 
     fn is_script(&self) -> bool {
@@ -338,7 +337,6 @@ impl<'a> Request<'a> {
         let cmd = match self.body {
             Body::One(cmd) => Some(cmd),
             Body::Many(pipeline) => pipeline.cmd_iter().next(),
-            Body::Introduction(_) => None,
         };
         match cmd.and_then(|cmd| cmd.args_iter().nth(place)) {
             Some(Arg::Simple(word)) => word,
@@ -346,20 +344,20 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The reply, which may be an error of the server, and those to commands that are sent before.
+    /// The reply, which may be an error of the server, and before it those to what is sent before.
     pub(super) async fn send(
         self,
         before: &[Cmd],
         connection: &mut impl ConnectionLike,
     ) -> RedisResult<(Vec<Value>, Value)> {
-        if before.is_empty() && !self.is_asking {
-            let reply = match self.body {
-                Body::One(cmd) => connection.req_packed_command(cmd).await?,
-                Body::Many(pipeline) => {
+        if before.is_empty() && (!self.is_asking || self.part != Part::Whole) {
+            let reply = match (self.part, self.body) {
+                (Part::Announcements | Part::Introduction, _) => Value::Nil,
+                (Part::Whole, Body::One(cmd)) => connection.req_packed_command(cmd).await?,
+                (Part::Whole, Body::Many(pipeline)) => {
                     let replies = connection.req_packed_commands(pipeline, 0, pipeline.len());
                     Value::Array(replies.await?)
                 }
-                Body::Introduction(_) => Value::Nil,
             };
             return Ok((Vec::new(), reply));
         }
@@ -371,28 +369,33 @@ impl<'a> Request<'a> {
             pipeline.add_command(cmd.clone());
         };
         before.iter().for_each(&mut add);
-        match self.body {
-            Body::One(cmd) => add(cmd),
-            Body::Many(pipeline) => pipeline.cmd_iter().for_each(add),
-            Body::Introduction(_) => {}
+        match (self.part, self.body) {
+            (Part::Announcements | Part::Introduction, _) => {}
+            (Part::Whole, Body::One(cmd)) => add(cmd),
+            (Part::Whole, Body::Many(pipeline)) => pipeline.cmd_iter().for_each(add),
         }
         let replies = connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
         let each = if self.is_asking { 2 } else { 1 };
         let mut replies = replies.into_iter().skip(each - 1).step_by(each);
         let replies_before: Vec<_> = replies.by_ref().take(before.len()).collect();
-        let reply = match self.body {
-            Body::One(_) => replies.next().unwrap_or(Value::Nil),
-            Body::Many(_) => Value::Array(replies.collect()),
-            Body::Introduction(_) => replies_before.last().cloned().unwrap_or(Value::Nil),
+        let reply = match (self.part, self.body) {
+            (Part::Announcements | Part::Introduction, _) => replies_before.last().cloned(),
+            (Part::Whole, Body::One(_)) => replies.next(),
+            (Part::Whole, Body::Many(_)) => Some(Value::Array(replies.collect())),
         };
-        Ok((replies_before, reply))
+        Ok((replies_before, reply.unwrap_or(Value::Nil)))
     }
 }
 
 fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
     // A script that was lost again after it was loaded will be there in time.
     let unlucky = error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
-    let (server, temporary) = (server.to_owned(), is_temporary(&error) || unlucky);
+    // An answer that breaks off is one that did not come.
+    let is_cut = error.kind() == ErrorKind::Parse && error.to_string().contains("end of input");
+    if error.kind() == ErrorKind::Parse && !is_cut {
+        return Error::Protocol { operation, reply: error.to_string() };
+    }
+    let (server, temporary) = (server.to_owned(), is_temporary(&error) || unlucky || is_cut);
     let source = Box::new(error);
     match temporary {
         true => Error::Unavailable { operation, server, source },

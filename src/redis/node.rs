@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool_redis::{Connection, Pool, PoolError, Runtime};
-use redis::{RedisError, RedisResult, Value};
+use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{Address, Target};
-use super::connect::{Request, timed_out};
+use super::connect::{Part, Request, timed_out};
 use super::link::{Connected, Link};
 use super::listeners::Listeners;
 use crate::config::RedisConfig;
@@ -102,16 +102,23 @@ impl Node {
         if let Some(Err(error)) = self.hearing().now() {
             return Err(error);
         }
-        let answer = async {
-            if request.pools().next().is_some() {
-                let (_, mut connected) = self.shared(ends).await?;
-                self.send(&mut connected, &request, request.without_itself()).await?;
-            }
-            let (_, answer) = request.send(&[], &mut self.own().await?).await?;
-            Ok(answer)
-        };
+        if request.pools().next().is_some() {
+            let connected = self.shared(ends).await?;
+            self.answer(connected, request.part(Part::Announcements), ends).await?;
+        }
         let limit = self.limits.command;
-        timeout_at(ends, answer).await.unwrap_or_else(|_| Err(timed_out("answered", limit)))
+        let Ok(own) = timeout_at(ends, self.own()).await else {
+            return Err(timed_out("connected", limit));
+        };
+        let mut own = own?;
+        let answer = timeout_at(ends, request.send(&[], &mut own)).await;
+        let answer = answer.unwrap_or_else(|_| Err(timed_out("answered", limit)));
+        let answer = answer.map(|(_, answer)| answer);
+        if answer.as_ref().is_err_and(is_unusable) {
+            // The rest of an answer may still be coming, and must not be anybody's.
+            drop(Connection::take(own));
+        }
+        answer
     }
 
     /// A shared connection, as soon as there is one.
@@ -134,8 +141,8 @@ impl Node {
         request: Request<'_>,
         ends: Instant,
     ) -> RedisResult<Value> {
-        match timeout_at(ends, self.send(&mut connected, &request, request)).await {
-            Ok(Err(error)) if error.is_io_error() => {
+        match timeout_at(ends, self.send(&mut connected, request)).await {
+            Ok(Err(error)) if is_unusable(&error) => {
                 link.lose(&connected);
                 Err(error)
             }
@@ -150,16 +157,14 @@ impl Node {
         }
     }
 
-    /// Sends this much of a request, behind what lets the server know that it reigns, if a pool is used here for the first
-    /// time.
+    /// Sends a request, behind what lets the server know that it reigns, if a pool is used here for the first time.
     async fn send(
         &self,
         Connected { reign, connection, .. }: &mut Connected,
-        request: &Request<'_>,
-        part: Request<'_>,
+        request: Request<'_>,
     ) -> RedisResult<Value> {
-        let (pools, announcements) = reign.announcements(request, self.limits.learning);
-        let (announced, answer) = part.send(&announcements, connection).await?;
+        let (pools, announcements) = reign.announcements(&request, self.limits.learning);
+        let (announced, answer) = request.send(&announcements, connection).await?;
         reign.announced(&pools, announced);
         Ok(answer)
     }
@@ -170,4 +175,9 @@ impl Node {
             other => std::io::Error::new(std::io::ErrorKind::TimedOut, other.to_string()).into(),
         })
     }
+}
+
+/// Whether the connection on which this came is of no use any more.
+pub(super) fn is_unusable(error: &RedisError) -> bool {
+    error.is_io_error() || error.kind() == ErrorKind::Parse
 }

@@ -41,7 +41,7 @@ impl RemotePool<'_> {
         let (done, quota) =
             read_quota(&mut fields).ok_or_else(|| unexpected(call.operation(), fields))?;
         if quota.registered_before.is_none() {
-            self.introduce().await;
+            self.introduce(&call).await;
         }
         match done.as_str() {
             "done" => Ok(quota),

@@ -14,6 +14,7 @@ use redis::{Cmd, RedisResult, Value};
 
 use super::connect::Request;
 use super::keys::usage_key;
+use super::node::is_unusable;
 use super::reply::Fields;
 use super::scripts;
 
@@ -33,7 +34,7 @@ impl Reign {
         let said = match connection.send_packed_command(&info).await.and_then(Value::extract_error)
         {
             Ok(said) => redis::from_redis_value::<String>(said).unwrap_or_default(),
-            Err(error) if error.is_io_error() => return Err(error),
+            Err(error) if is_unusable(&error) => return Err(error),
             Err(error) => {
                 tracing::debug!(%error, "INFO is refused");
                 String::new()

@@ -40,9 +40,9 @@ impl<'a> RemotePool<'a> {
         self.connections.channel(&self.keys.pool, channel).await
     }
 
-    /// Lets the server know that it reigns over this pool, which was just made. If that fails, the next call does.
-    pub(super) async fn introduce(&self) {
-        if let Err(error) = self.connections.introduce(&self.keys.pool).await {
+    /// Lets the server know that it reigns over this pool, which a call has made. If that fails, the next call does.
+    pub(super) async fn introduce(&self, made_by: &Call) {
+        if let Err(error) = made_by.introduce(self.connections).await {
             tracing::debug!(pool = %self.name, %error, "the server does not know yet that it reigns");
         }
     }

@@ -108,6 +108,11 @@ impl Call {
         }
     }
 
+    /// Lets the server of a pool that this call has made know that it reigns over that.
+    pub(super) async fn introduce(&self, connections: &Connections) -> RedisResult<()> {
+        connections.introduce(&self.cmd).await
+    }
+
     /// Sends several calls of one script in one round trip.
     pub(super) async fn send_all(
         calls: &[Self],

@@ -1,8 +1,10 @@
 //! Servers as they are really run: behind sentinels, in clusters, over TLS, with users.
 
 mod cluster;
+mod secrets;
 mod sentinels;
 mod tls;
+mod untrusted;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -219,7 +219,7 @@ impl Sentinels {
         let old = self.primary().await;
         until("a sentinel begins a failover", async || {
             let sentinel = self.sentinels.iter().find(|sentinel| sentinel.runs())?;
-            sentinel.ask::<String>(&["SENTINEL", "FAILOVER", NAME]).await
+            sentinel.answer::<String>(&["SENTINEL", "FAILOVER", NAME]).await
         })
         .await;
         self.until_primary_is_not(&old).await
@@ -279,13 +279,13 @@ impl Sentinels {
 /// The primary's address, as one sentinel has it.
 async fn named_by(sentinel: &Server) -> Option<String> {
     let words = &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME];
-    let (host, port): (String, u16) = sentinel.ask(words).await?;
+    let (host, port): (String, u16) = sentinel.answer(words).await?;
     Some(format!("{host}:{port}"))
 }
 
 /// How many of the others a sentinel is well connected with.
 async fn well(sentinel: &Server, whom: &str) -> Option<usize> {
-    let others: Vec<HashMap<String, String>> = sentinel.ask(&["SENTINEL", whom, NAME]).await?;
+    let others: Vec<HashMap<String, String>> = sentinel.answer(&["SENTINEL", whom, NAME]).await?;
     let is_well = |other: &&HashMap<String, String>| {
         let lost = |flag| matches!(flag, "disconnected" | "s_down" | "o_down");
         // What only replicas have.
@@ -303,7 +303,7 @@ async fn is_in_sync(replica: &Server) -> Option<HashMap<String, String>> {
 
 /// A section of what a server tells about itself.
 async fn info(server: &Server, section: &str) -> Option<HashMap<String, String>> {
-    let text: String = server.ask(&["INFO", section]).await?;
+    let text: String = server.answer(&["INFO", section]).await?;
     let fields = text.lines().filter_map(|line| line.split_once(':'));
     Some(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }

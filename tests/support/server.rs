@@ -236,7 +236,7 @@ impl Server {
     }
 
     /// What the server says, if it does so within a second and is no error.
-    pub(crate) async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> Option<T> {
+    pub(crate) async fn answer<T: FromRedisValue>(&self, words: &[&str]) -> Option<T> {
         let limit = Some(Duration::from_secs(1));
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(limit).set_response_timeout(limit);

@@ -18,11 +18,13 @@ use super::server::{binary, directory};
 pub(crate) fn is_supported() -> bool {
     static SUPPORTED: OnceLock<bool> = OnceLock::new();
     *SUPPORTED.get_or_init(|| {
-        // It names the first setting that it refuses, and does not start.
-        let arguments = ["--tls-port", "0", "--maxmemory-policy", "nonsense"];
+        // Without a certificate no server starts.
+        let arguments = ["--port", "0", "--tls-port", "1"];
         let output = Command::new(binary()).args(arguments).output().unwrap();
         let words = [output.stdout, output.stderr].concat();
-        !String::from_utf8_lossy(&words).contains("tls-port")
+        let words = String::from_utf8_lossy(&words).into_owned();
+        // The first is what Redis before 7.2 says.
+        !["Bad directive", "Failed finding TLS support"].iter().any(|no| words.contains(no))
     })
 }
 
