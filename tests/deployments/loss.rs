@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use redis::Commands as _;
 use tokenpool::{
-    Acquired, Allocation, Backend, Claim, Claimant, Config, ExecutionId, FencingNumber, Holder,
-    Joint, JointOutcome, Lease, Limit, Manager, Order, Outcome, PluginId, PoolName, QueueChange,
-    QuotaChange, Refusal, Registrar, Released, ResourceNamespace, ResourceRegistrar, Turn, Wait,
+    Acquired, Allocation, Backend, Claim, Claimant, Config, Deletion, ExecutionId, FencingNumber,
+    Holder, Joint, JointOutcome, Lease, Limit, Manager, Order, Outcome, PluginId, PoolName,
+    QueueChange, QuotaChange, Refusal, Registrar, Released, ResourceNamespace, ResourceRegistrar,
+    Turn, Wait,
 };
 
 use super::{User, configuration, list};
@@ -23,7 +24,7 @@ use crate::support::sentinels::{Options, Sentinels};
 use crate::support::server::Server;
 use crate::support::{
     FREE, Fixture, Pool, caps, claim, execution, fence, fixture, lease, quota, refusal, ticket,
-    until, waiting,
+    token, until, waiting,
 };
 use crate::wire::{commands, run_id};
 
@@ -331,13 +332,17 @@ async fn a_pool_that_is_gone_learns_when_it_is_made_again() {
 async fn ending_it_hands_on_and_the_longer_period_counts() {
     let moved = Moved::start().await;
     let pool = moved.f.pool(1).await;
+    claimed(&pool, "p/d/e", one("over")).await.granted().unwrap();
     let old = moved.saved();
     // Whoever comes first after a loss need not know for how long to learn.
     let ignorant = learning(&moved.server, "").open().await.unwrap();
     old.take_over(&mut moved.server.raw());
     let other = pool.through(ignorant);
-    assert_eq!(learns(&claimed(&other, "p/d/e", one("new")).await), PERIOD);
-    pool.queue_up("p/d/e", "waits").await;
+    claimed(&other, "p/d/e", one("over")).await.granted().unwrap();
+    assert_eq!(pool.usage().await.learning, Some(PERIOD));
+    // Whatever else ends before, what waits is told when learning does.
+    moved.clock.advance(Duration::from_secs(21));
+    assert_eq!(pool.queue_up("p/d/e", "waits").await.retry_after, Some(Duration::from_secs(9)));
     pool.backend.end_learning(&pool.name).await.unwrap();
     assert!(pool.holds("p/d/e", "waits").await);
 }
@@ -381,6 +386,22 @@ async fn a_server_is_told_once_for_each_pool_and_connection() {
     let calls = commands(&mut raw);
     assert_eq!((calls["eval"], calls["evalsha"]), (2 * 3, 40));
     assert_eq!(raw.hget::<_, _, String>(pool.key_of("usage"), "server").unwrap(), run_id(&mut raw));
+}
+
+/// A pool that was deleted is another one when it is made again, also on a connection that knew it before.
+#[tokio::test]
+async fn a_server_is_told_of_a_pool_that_is_made_again() {
+    let server = Arc::new(Server::start());
+    let f = fixture(learning(&server, "").open().await.unwrap(), Some(Arc::clone(&server)));
+    let pool = f.pool(1).await;
+    claimed(&pool, "p/d/e", one("1")).await.granted().unwrap();
+    let mut raw = server.raw();
+    for change in [QuotaChange::Create(quota(1)), QuotaChange::Register(quota(1))] {
+        f.backend.delete_pool(&pool.name, Deletion::EvenInUse).await.unwrap();
+        pool.change_quota(change).await;
+        let told: String = raw.hget(pool.key_of("usage"), "server").unwrap();
+        assert_eq!(told, run_id(&mut raw));
+    }
 }
 
 /// A server that does not say who it is serves all the same.
@@ -581,6 +602,32 @@ async fn eight_holders_survive_a_flush_where_new_processes_come_first() {
     judge(&held, &newcomers, 3 * LEASE).await;
     assert!(held.iter().all(|held| !held.is_lost()), "all keep their units");
     newcomers.end().await;
+}
+
+/// Who gave the unit back holds it still in what is left, until the lease ends; who has it really asks until then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_comes_back_when_the_one_before_it_is_over() {
+    let server = Server::start();
+    let config = learning(&server, ", learningPeriod: 6s");
+    let (manager, backend) = process(&config).await;
+    let (execution, holder) = (e(), Holder::new("test").unwrap());
+    let claimant = Claimant { execution: &execution, constraints: FREE, holder: &holder };
+    let units = i64::try_from(QUOTA).unwrap();
+    let before = claim("before", units).with_lease(lease(3000));
+    let answers = backend.allocate(&hive(), claimant, &[before]).await.unwrap();
+    answers[0].as_ref().unwrap().granted().unwrap();
+    let old = Saved::of(&mut server.raw());
+    let tokens = [token("before")];
+    backend.release(&hive(), &execution, &tokens).await.unwrap();
+    let held = acquire(&manager, leased("really", 4 * LEASE)).await;
+    let number = held.fencing_number();
+    old.take_over(&mut server.raw());
+    until("it has come back", async || {
+        assert!(!held.is_lost());
+        (held.fencing_number() > number).then_some(())
+    })
+    .await;
+    assert_eq!(backend.usage(&hive()).await.unwrap().in_use, 1);
 }
 
 /// Nobody else calls: the waiting claim's own ticket is looked after when learning is over.
