@@ -15,8 +15,12 @@ mod attributes;
 mod batches;
 mod calls;
 mod client;
+#[path = "../tests/support/cluster.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod cluster;
 mod commands;
 mod cores;
+mod deployments;
 mod flatness;
 mod hand_off;
 mod keeper;
@@ -25,17 +29,26 @@ mod memory_backend;
 mod memory_use;
 mod monitor;
 mod others;
+#[path = "../tests/support/polling.rs"]
+mod polling;
 mod report;
+#[path = "../tests/support/sentinels.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod sentinels;
 #[path = "../tests/support/server.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod server;
 mod server_cost;
 mod stage;
+#[path = "../tests/support/tls.rs"]
+#[expect(dead_code, clippy::unwrap_used, reason = "the tests use the rest, and as tests do")]
+mod tls;
 mod waiters;
 mod waiting;
 
 use std::process::ExitCode;
 
+use polling::until;
 use report::{Figure, Report};
 
 /// How much to measure.
@@ -50,7 +63,7 @@ impl Scale {
     }
 }
 
-const FIGURES: [Figure; 11] = [
+const FIGURES: [Figure; 12] = [
     server_cost::FIGURE,
     flatness::FIGURE,
     hand_off::FIGURE,
@@ -62,6 +75,7 @@ const FIGURES: [Figure; 11] = [
     memory_use::FIGURE,
     memory_backend::FIGURE,
     attributes::FIGURE,
+    deployments::FIGURE,
 ];
 
 fn main() -> ExitCode {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::claim::{Claim, Claimant, Joint};
+use crate::counters::Counters;
 use crate::error::Result;
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
@@ -46,6 +47,13 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// Whether grants are kept at all. Where they are not, every claim is granted, and no pool needs
     /// to be registered.
     fn keeps_grants(&self) -> bool;
+
+    /// Whether a grant counts only once replicas have it: then what a notice tells is not enough to go ahead, and the
+    /// claim is to be repeated.
+    fn awaits_replicas(&self) -> bool;
+
+    /// What has gone wrong so far, together with what [`detached`](Self::detached) gave.
+    fn counters(&self) -> Counters;
 
     /// Decides the claims of one execution in one pool, one after the other, in one step.
     ///

@@ -8,6 +8,8 @@
 //! | --- | --- | --- | --- |
 //! | `type` | `TOKENPOOL_TYPE` | `noop` | `noop`, `memory` or `redis` |
 //! | `resourceMaxQuota` | `TOKENPOOL_RESOURCE_MAX_QUOTA` | 1000 | largest quota of one pool, in units |
+//! | `onUnavailable` | `TOKENPOOL_ON_UNAVAILABLE` | `refuse` | what a claim is answered while Redis cannot be reached: `refuse`, an error; `grant`, units of a local allowance, beyond the quota |
+//! | `localAllowance` | `TOKENPOOL_LOCAL_ALLOWANCE` | none | units of each pool that one process may grant by itself then; 1 to `resourceMaxQuota`, with `onUnavailable: grant` alone |
 //! | `redis.hostPaths` | `TOKENPOOL_REDIS_HOST_PATHS`, comma-separated | none | `host:port` of the server; with `primaryName` of the sentinels; without it several are nodes of a Redis Cluster |
 //! | `redis.primaryName` | `TOKENPOOL_REDIS_PRIMARY_NAME` | none | under which name the sentinels know the primary |
 //! | `redis.hostPath` | `TOKENPOOL_REDIS_HOST_PATH` | none | used when `hostPaths` is empty; without either, 127.0.0.1:6379, or 26379 for a sentinel |
@@ -30,9 +32,11 @@
 //! | `redis.retryPercent` | `TOKENPOOL_REDIS_RETRY_PERCENT` | 20 | most repetitions per hundred calls, over ten seconds; one a second is always free; 0 to 1000 |
 //! | `redis.learningPeriod` | `TOKENPOOL_REDIS_LEARNING_PERIOD` | `0s` | how long a pool whose data were lost, or whose server is another one, admits nobody new, so that whoever has a lease can come back first: set it to the longest lease in use; 0 s keeps nobody out; at most 1 h |
 //! | `redis.learnOnCreation` | `TOKENPOOL_REDIS_LEARN_ON_CREATION` | false | so does every pool that this process registers and that does not exist, for servers that keep nothing over a restart: there nobody may be left who knows what was lost |
+//! | `redis.minReplicas` | `TOKENPOOL_REDIS_MIN_REPLICAS` | 0 | replicas that must have a grant before it is answered, each time by a WAIT; 0 waits for none; at most 16 |
+//! | `redis.acknowledgeTimeout` | `TOKENPOOL_REDIS_ACKNOWLEDGE_TIMEOUT` | `1s` | how long they have, after which the grant is given back and the claim an error; 1 ms to 1 h, and with `minReplicas` less than `commandTimeout` |
 //! | `redis.connections` | `TOKENPOOL_REDIS_CONNECTIONS` | 1 | connections that all claims share; 1 to 64 |
 //!
-//! The first seven are Flyte's. An empty environment variable counts as absent; `TOKENPOOL_REDIS`
+//! Flyte's are `type`, `resourceMaxQuota` and the first five of `redis`. An empty environment variable counts as absent; `TOKENPOOL_REDIS`
 //! stands for the addresses, user, password and database of the document, too.
 
 use std::path::{Path, PathBuf};
@@ -44,6 +48,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use serde_json::{Map, Value};
 
+#[cfg(feature = "redis")]
+use crate::allowance::WithAllowance;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::matchable::{AttributeStore, MemoryAttributeStore};
@@ -65,6 +71,26 @@ pub enum BackendType {
     Memory,
     /// Shares pools through Redis.
     Redis,
+}
+
+/// What a claim is answered while Redis cannot be reached: `onUnavailable` in the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum OnUnavailable {
+    /// An error that is retryable: nothing is granted without Redis.
+    #[default]
+    Refuse,
+    /// Units of a local allowance, in each process and for each pool that Redis answered about before, so that more than the
+    /// quota may be held. The log says so when it begins and ends, and [`Manager::counters`](crate::Manager::counters) all the
+    /// time.
+    ///
+    /// Such a grant has no fencing number. Claims that wait, locks, and whatever is no claim are not granted: they are errors
+    /// as without it. Its lease ends by the clock of this process. When Redis answers again, the next claim of the token, or
+    /// the next renewal of its lease, makes it a grant of Redis; if that refuses, the units stay granted locally until they are
+    /// released. A release without an answer returns them at once and is still an error: Redis may have granted the token before
+    /// its answer was lost.
+    Grant,
 }
 
 /// The configuration. Its Debug output shows no password.
@@ -96,6 +122,10 @@ pub struct Config {
     pub backend_type: BackendType,
     /// `resourceMaxQuota`: largest quota of one pool, in units.
     pub resource_max_quota: u32,
+    /// `onUnavailable`: what a claim is answered while Redis cannot be reached.
+    pub on_unavailable: OnUnavailable,
+    /// `localAllowance`: units of each pool that this process may grant by itself then.
+    pub local_allowance: u32,
     /// `redis`.
     pub redis: RedisConfig,
 }
@@ -105,6 +135,8 @@ impl Default for Config {
         Self {
             backend_type: BackendType::default(),
             resource_max_quota: DEFAULT_MAX_QUOTA,
+            on_unavailable: OnUnavailable::default(),
+            local_allowance: 0,
             redis: RedisConfig::default(),
         }
     }
@@ -166,6 +198,11 @@ pub struct RedisConfig {
     pub learning_period: Duration,
     /// `learnOnCreation`: whether a pool that this process makes begins so.
     pub learn_on_creation: bool,
+    /// `minReplicas`: how many replicas must have a grant before it is answered.
+    pub min_replicas: u32,
+    /// `acknowledgeTimeout`: how long they have for that.
+    #[serde(deserialize_with = "duration")]
+    pub acknowledge_timeout: Duration,
     /// `connections`: how many connections all claims share.
     pub connections: u32,
 }
@@ -195,6 +232,8 @@ impl Default for RedisConfig {
             retry_percent: 20,
             learning_period: Duration::ZERO,
             learn_on_creation: false,
+            min_replicas: 0,
+            acknowledge_timeout: Duration::from_secs(1),
             connections: 1,
         }
     }
@@ -224,9 +263,11 @@ const ADDRESS_KEYS: [&str; 9] = [
     "database",
 ];
 
-const ENVIRONMENT: [(&str, &[&str], Kind); 25] = [
+const ENVIRONMENT: [(&str, &[&str], Kind); 29] = [
     ("TOKENPOOL_TYPE", &["type"], Kind::Text),
     ("TOKENPOOL_RESOURCE_MAX_QUOTA", &["resourceMaxQuota"], Kind::Number),
+    ("TOKENPOOL_ON_UNAVAILABLE", &["onUnavailable"], Kind::Text),
+    ("TOKENPOOL_LOCAL_ALLOWANCE", &["localAllowance"], Kind::Number),
     ("TOKENPOOL_REDIS_HOST_PATHS", &["redis", "hostPaths"], Kind::List),
     ("TOKENPOOL_REDIS_PRIMARY_NAME", &["redis", "primaryName"], Kind::Text),
     ("TOKENPOOL_REDIS_HOST_PATH", &["redis", "hostPath"], Kind::Text),
@@ -249,6 +290,8 @@ const ENVIRONMENT: [(&str, &[&str], Kind); 25] = [
     ("TOKENPOOL_REDIS_RETRY_PERCENT", &["redis", "retryPercent"], Kind::Number),
     ("TOKENPOOL_REDIS_LEARNING_PERIOD", &["redis", "learningPeriod"], Kind::Text),
     ("TOKENPOOL_REDIS_LEARN_ON_CREATION", &["redis", "learnOnCreation"], Kind::Flag),
+    ("TOKENPOOL_REDIS_MIN_REPLICAS", &["redis", "minReplicas"], Kind::Number),
+    ("TOKENPOOL_REDIS_ACKNOWLEDGE_TIMEOUT", &["redis", "acknowledgeTimeout"], Kind::Text),
     ("TOKENPOOL_REDIS_CONNECTIONS", &["redis", "connections"], Kind::Number),
 ];
 
@@ -343,7 +386,15 @@ impl Config {
             BackendType::Noop => Arc::new(NoopBackend::new()),
             BackendType::Memory => Arc::new(MemoryBackend::new()),
             #[cfg(feature = "redis")]
-            BackendType::Redis => Arc::new(crate::redis::RedisBackend::connect(&self.redis).await?),
+            BackendType::Redis => {
+                let backend = Arc::new(crate::redis::RedisBackend::connect(&self.redis).await?);
+                match self.on_unavailable {
+                    OnUnavailable::Refuse => backend,
+                    OnUnavailable::Grant => {
+                        Arc::new(WithAllowance::new(backend, self.local_allowance))
+                    }
+                }
+            }
             #[cfg(not(feature = "redis"))]
             BackendType::Redis => return Err(without_redis()),
         })
@@ -380,6 +431,17 @@ impl Config {
         if self.resource_max_quota == 0 {
             return wrong("resourceMaxQuota", "must be at least 1");
         }
+        match self.on_unavailable {
+            OnUnavailable::Grant
+                if !(1..=self.resource_max_quota).contains(&self.local_allowance) =>
+            {
+                return wrong("localAllowance", "must be between 1 and resourceMaxQuota");
+            }
+            OnUnavailable::Refuse if self.local_allowance > 0 => {
+                return wrong("localAllowance", "needs onUnavailable: grant");
+            }
+            _ => {}
+        }
         if redis.max_retries > 100 {
             return wrong("redis.maxRetries", "must be at most 100");
         }
@@ -387,10 +449,17 @@ impl Config {
             ("redis.connectTimeout", redis.connect_timeout),
             ("redis.commandTimeout", redis.command_timeout),
             ("redis.totalTimeout", redis.total_timeout),
+            ("redis.acknowledgeTimeout", redis.acknowledge_timeout),
         ] {
             if !limit.contains(&duration) {
                 return wrong(key, "must be between 1ms and 1h");
             }
+        }
+        if redis.min_replicas > 16 {
+            return wrong("redis.minReplicas", "must be at most 16");
+        }
+        if redis.min_replicas > 0 && redis.acknowledge_timeout >= redis.command_timeout {
+            return wrong("redis.acknowledgeTimeout", "must be less than commandTimeout");
         }
         if redis.retry_percent > 1000 {
             return wrong("redis.retryPercent", "must be at most 1000");

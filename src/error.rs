@@ -181,6 +181,17 @@ pub enum Error {
         /// Why.
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// The claim was granted, but too few replicas had it in time: `redis.minReplicas`. What this call granted was given
+    /// back; what the token held before, it still holds. Retryable.
+    #[error("not acknowledged: {have} of {wanted} replicas have the grant of {pool}")]
+    NotAcknowledged {
+        /// The pool.
+        pool: PoolName,
+        /// Replicas that have the grant.
+        have: u64,
+        /// Replicas that must have it.
+        wanted: u64,
+    },
     /// The server refused what this library sent, for example for lack of permission or memory.
     #[error("{operation}: {server} refused")]
     Server {
@@ -204,7 +215,7 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed when it is repeated unchanged.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Busy { .. })
+        matches!(self, Self::Unavailable { .. } | Self::NotAcknowledged { .. } | Self::Busy { .. })
     }
 
     /// Whether the caller asked for something that breaks a rule, so that nothing was attempted.
@@ -238,7 +249,7 @@ impl Error {
             | Self::PoolInUse { .. }
             | Self::NewerSchema { .. } => Code::FailedPrecondition,
             Self::Stale { .. } | Self::Busy { .. } => Code::Aborted,
-            Self::Unavailable { .. } => Code::Unavailable,
+            Self::Unavailable { .. } | Self::NotAcknowledged { .. } => Code::Unavailable,
             Self::WrongType { .. }
             | Self::Unreadable { .. }
             | Self::Server { .. }

@@ -2,12 +2,15 @@
 
 mod acquire;
 mod allocation;
+#[cfg(feature = "redis")]
+mod allowance;
 mod amount;
 mod audit;
 mod backend;
 mod claim;
 mod clock;
 pub mod config;
+mod counters;
 mod error;
 mod execution;
 mod keeper;
@@ -33,7 +36,8 @@ pub use amount::{Lease, Quota, ResourceConstraint, ResourceConstraintsSpec, Unit
 pub use backend::Backend;
 pub use claim::{Claim, Claimant, Joint};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use config::{BackendType, Config, RedisConfig};
+pub use config::{BackendType, Config, OnUnavailable, RedisConfig};
+pub use counters::Counters;
 pub use error::{Code, Error, Result};
 pub use execution::{ExecutionId, Scope};
 pub use lock::{LockGuard, Locks, Mutex, RwLock};

@@ -24,6 +24,17 @@ const LEASE: Duration = Duration::from_secs(30);
 /// where a pool that was lost begins anew: a thousand write locks a second do not.
 const READERS: u32 = 1_000;
 
+/// First parts of the names of locks' pools.
+const MUTEX: &str = "mutex";
+const RW_LOCK: &str = "rwlock";
+
+/// Whether a pool is a lock.
+#[cfg(feature = "redis")]
+pub(crate) fn is_lock(pool: &PoolName) -> bool {
+    let plugin = pool.as_str().split(':').next();
+    plugin.is_some_and(|plugin| [MUTEX, RW_LOCK].contains(&plugin))
+}
+
 /// Makes locks that all processes share that use the same backend.
 ///
 /// # Example
@@ -76,7 +87,7 @@ impl Locks {
     ///
     /// If the future is dropped, the mutex may or may not have been made. Nothing is locked.
     pub async fn mutex(&self, name: &str) -> Result<Mutex> {
-        Lock::open(self, "mutex", name, 1).await.map(Mutex)
+        Lock::open(self, MUTEX, name, 1).await.map(Mutex)
     }
 
     /// The read-write lock of this name, which has nothing to do with a mutex of the same name.
@@ -89,7 +100,7 @@ impl Locks {
     ///
     /// As [`mutex`](Self::mutex).
     pub async fn rw_lock(&self, name: &str) -> Result<RwLock> {
-        Lock::open(self, "rwlock", name, READERS).await.map(RwLock)
+        Lock::open(self, RW_LOCK, name, READERS).await.map(RwLock)
     }
 }
 

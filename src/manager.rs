@@ -12,6 +12,7 @@ use crate::acquire::{Acquired, AcquiredAll, Wait};
 use crate::amount::{Quota, ResourceConstraintsSpec};
 use crate::backend::Backend;
 use crate::claim::{Claim, Claimant, Joint};
+use crate::counters::Counters;
 use crate::error::Result;
 use crate::execution::ExecutionId;
 use crate::keeper::{Held, Keeper, Patience, Request, Terms};
@@ -116,6 +117,11 @@ impl Manager {
     /// The name under which this manager's grants are recorded.
     pub fn holder(&self) -> &Holder {
         &self.0.holder
+    }
+
+    /// What has gone wrong so far with claims of this manager and of all others on its backend.
+    pub fn counters(&self) -> Counters {
+        self.backend().counters()
     }
 
     /// The view that one execution has of one plugin's resources.

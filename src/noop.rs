@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::backend::Backend;
 use crate::claim::{Claim, Claimant, Joint};
+use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
@@ -48,6 +49,14 @@ impl Backend for NoopBackend {
 
     fn keeps_grants(&self) -> bool {
         false
+    }
+
+    fn awaits_replicas(&self) -> bool {
+        false
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::default()
     }
 
     async fn allocate(

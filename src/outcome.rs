@@ -110,7 +110,8 @@ impl fmt::Display for FencingNumber {
 pub struct Grant {
     /// Units held.
     pub units: Units,
-    /// The grant's number; none from `noop`, which keeps no grants.
+    /// The grant's number; none from `noop`, which keeps no grants, and of what was granted without Redis
+    /// ([`OnUnavailable::Grant`](crate::OnUnavailable::Grant)).
     pub fencing_number: Option<FencingNumber>,
     /// Whether the token was held before the call, which then took no unit.
     pub held_before: bool,

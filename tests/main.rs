@@ -1,6 +1,8 @@
 //! Tests against real servers: every test starts what it needs and ends it again.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+/// What a process grants by itself while Redis cannot be reached.
+mod allowance;
 /// Checking and repairing a pool while others use it.
 mod audit;
 /// Futures dropped at every point, with answers that are late or lost.
@@ -25,6 +27,8 @@ mod herd;
 mod matchable;
 /// Registration, building and the manager's table.
 mod registration;
+/// Grants that count only once replicas have them.
+mod replicas;
 /// Random sequences of operations, Redis against memory.
 mod sequences;
 /// What the sources and their documents must agree on.

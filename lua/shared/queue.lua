@@ -174,11 +174,12 @@ local function exceeds(field, units, cap)
   return cap ~= '-' and (call('HGET', usage, field) or 0) + units > cap + 0
 end
 
+-- Sends a notice. It is only a hint, so what is on its way does not depend on whether it may be sent.
 local function tell(channel, message)
   if string.sub(channel, 1, 1) == '{' then
-    call('SPUBLISH', channel, message)
+    redis.pcall('SPUBLISH', channel, message)
   elseif channel ~= '-' then
-    call('PUBLISH', channel, message)
+    redis.pcall('PUBLISH', channel, message)
   end
 end
 

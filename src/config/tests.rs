@@ -16,6 +16,8 @@ fn defaults_are_flytes() -> Result<()> {
     assert_eq!(config.redis.max_retries, 0);
     assert_eq!(config.redis.connect_timeout, Duration::from_secs(5));
     assert_eq!(config.redis.command_timeout, Duration::from_secs(3));
+    assert_eq!(config.redis.min_replicas, 0);
+    assert_eq!(config.on_unavailable, OnUnavailable::Refuse);
     assert!(config.redis.host_paths.is_empty() && config.redis.host_key.is_none());
     Ok(())
 }
@@ -63,11 +65,11 @@ fn mistakes_are_named_with_what_is_allowed() {
         ),
         (
             "resourcemanager: {typo: 1}",
-            "invalid configuration: resourcemanager.typo: unknown field `typo`, expected one of `type`, `resourceMaxQuota`, `redis`",
+            "invalid configuration: resourcemanager.typo: unknown field `typo`, expected one of `type`, `resourceMaxQuota`, `onUnavailable`, `localAllowance`, `redis`",
         ),
         (
             "redis: {host: x}",
-            "invalid configuration: redis.host: unknown field `host`, expected one of `hostPaths`, `primaryName`, `hostPath`, `hostKey`, `maxRetries`, `hostUser`, `sentinelUser`, `sentinelKey`, `cluster`, `database`, `url`, `tls`, `tlsCaFile`, `tlsCertFile`, `tlsKeyFile`, `tlsServerName`, `connectTimeout`, `commandTimeout`, `totalTimeout`, `retryPercent`, `learningPeriod`, `learnOnCreation`, `connections`",
+            "invalid configuration: redis.host: unknown field `host`, expected one of `hostPaths`, `primaryName`, `hostPath`, `hostKey`, `maxRetries`, `hostUser`, `sentinelUser`, `sentinelKey`, `cluster`, `database`, `url`, `tls`, `tlsCaFile`, `tlsCertFile`, `tlsKeyFile`, `tlsServerName`, `connectTimeout`, `commandTimeout`, `totalTimeout`, `retryPercent`, `learningPeriod`, `learnOnCreation`, `minReplicas`, `acknowledgeTimeout`, `connections`",
         ),
         (
             "resourceMaxQuota: many",
@@ -78,6 +80,23 @@ fn mistakes_are_named_with_what_is_allowed() {
             "invalid configuration: resourceMaxQuota: invalid value: integer `-1`, expected u32",
         ),
         ("resourceMaxQuota: 0", "invalid configuration: resourceMaxQuota: must be at least 1"),
+        (
+            "onUnavailable: maybe",
+            "invalid configuration: onUnavailable: unknown variant `maybe`, expected `refuse` or `grant`",
+        ),
+        (
+            "onUnavailable: grant",
+            "invalid configuration: localAllowance: must be between 1 and resourceMaxQuota",
+        ),
+        (
+            "resourceMaxQuota: 7\nonUnavailable: grant\nlocalAllowance: 8",
+            "invalid configuration: localAllowance: must be between 1 and resourceMaxQuota",
+        ),
+        ("localAllowance: 1", "invalid configuration: localAllowance: needs onUnavailable: grant"),
+        (
+            "localAllowance: -1",
+            "invalid configuration: localAllowance: invalid value: integer `-1`, expected u32",
+        ),
         ("- 1", "invalid configuration: document: must be a mapping of keys to values"),
         (
             "propeller: {resourcemanager: {}}\nresourcemanager: {}",
@@ -112,6 +131,26 @@ fn mistakes_are_named_with_what_is_allowed() {
             "invalid configuration: redis.learnOnCreation: needs redis.learningPeriod",
         ),
         (
+            "redis: {minReplicas: 17}",
+            "invalid configuration: redis.minReplicas: must be at most 16",
+        ),
+        (
+            "redis: {minReplicas: -1}",
+            "invalid configuration: redis.minReplicas: invalid value: integer `-1`, expected u32",
+        ),
+        (
+            "redis: {acknowledgeTimeout: soon}",
+            "invalid configuration: redis.acknowledgeTimeout: \"soon\" is not a duration like 500ms or 5s: expected number at 0",
+        ),
+        (
+            "redis: {acknowledgeTimeout: 0s}",
+            "invalid configuration: redis.acknowledgeTimeout: must be between 1ms and 1h",
+        ),
+        (
+            "redis: {acknowledgeTimeout: 3s, minReplicas: 1}",
+            "invalid configuration: redis.acknowledgeTimeout: must be less than commandTimeout",
+        ),
+        (
             "redis: {cluster: maybe}",
             "invalid configuration: redis.cluster: invalid type: string \"maybe\", expected a boolean",
         ),
@@ -141,11 +180,15 @@ fn the_environment_overrides_the_file() -> Result<()> {
     let set = |name: &str| match name {
         "TOKENPOOL_TYPE" => Some("redis".to_owned()),
         "TOKENPOOL_RESOURCE_MAX_QUOTA" => Some("7".to_owned()),
+        "TOKENPOOL_ON_UNAVAILABLE" => Some("grant".to_owned()),
+        "TOKENPOOL_LOCAL_ALLOWANCE" => Some("7".to_owned()),
         "TOKENPOOL_REDIS_HOST_PATHS" => Some("a:1".to_owned()),
         "TOKENPOOL_REDIS_HOST_KEY" => Some("123".to_owned()),
         "TOKENPOOL_REDIS_CONNECT_TIMEOUT" => Some("1s".to_owned()),
         "TOKENPOOL_REDIS_LEARNING_PERIOD" => Some("30s".to_owned()),
         "TOKENPOOL_REDIS_LEARN_ON_CREATION" => Some("true".to_owned()),
+        "TOKENPOOL_REDIS_MIN_REPLICAS" => Some("2".to_owned()),
+        "TOKENPOOL_REDIS_ACKNOWLEDGE_TIMEOUT" => Some("20ms".to_owned()),
         "TOKENPOOL_REDIS_HOST_PATH" => Some(String::new()),
         _ => None,
     };
@@ -153,12 +196,16 @@ fn the_environment_overrides_the_file() -> Result<()> {
     let config = Config::from_parts(text, set)?;
     assert_eq!(config.backend_type, BackendType::Redis);
     assert_eq!(config.resource_max_quota, 7);
+    assert_eq!(config.on_unavailable, OnUnavailable::Grant);
+    assert_eq!(config.local_allowance, 7);
     assert_eq!(config.redis.host_paths, ["a:1"]);
     assert_eq!(config.redis.host_path, "b:2");
     assert_eq!(config.redis.host_key.as_ref().map(ExposeSecret::expose_secret), Some("123"));
     assert_eq!(config.redis.connect_timeout, Duration::from_secs(1));
     assert_eq!(config.redis.learning_period, Duration::from_secs(30));
     assert!(config.redis.learn_on_creation);
+    assert_eq!(config.redis.min_replicas, 2);
+    assert_eq!(config.redis.acknowledge_timeout, Duration::from_millis(20));
     let wrong = |name: &str| (name == "TOKENPOOL_RESOURCE_MAX_QUOTA").then(|| "x".to_owned());
     let error = Config::from_parts("", wrong).err().map(|e| e.to_string());
     assert_eq!(

@@ -141,6 +141,11 @@ impl Desk {
         self.own.get_or_try_init(|| self.registered.detached()).await
     }
 
+    /// Whether a claim has to ask although it knows that it was granted.
+    pub(super) fn awaits_replicas(&self) -> bool {
+        self.registered.backend().awaits_replicas()
+    }
+
     /// The channel of this process's tickets, opened for the first of them.
     pub(super) async fn channel(self: &Arc<Self>) -> Result<&Channel> {
         let open = async || {
@@ -215,6 +220,9 @@ impl Desk {
             for ((id, (held, _)), answer) in ids.into_iter().zip(held).zip(answers) {
                 match answer {
                     answer if renewals.is_gone(id, &answer) => gone.push((id, held)),
+                    Err(error) if error.is_retryable() && renewals.is_grant(id) => {
+                        renewals.try_again(id);
+                    }
                     answer => renewals.settle(id, sent, answer),
                 }
             }
@@ -233,11 +241,12 @@ impl Desk {
             Err(error) => Err(error),
         };
         let has_forgotten = |held: &Held| match &usage {
-            Ok(usage) => Ok(held.number.is_some_and(|number| usage.has_forgotten(number))),
+            // Without a number it was granted without the server, which is there again.
+            Ok(usage) => Ok(held.number.is_none_or(|number| usage.has_forgotten(number))),
             Err(Error::UnknownNamespace { .. }) => Ok(true),
             Err(_) => Err(()),
         };
-        if gone.iter().any(|(_, held)| has_forgotten(held) == Ok(true))
+        if gone.iter().any(|(_, held)| held.number.is_some() && has_forgotten(held) == Ok(true))
             && let Ok(pools) = self.pools().await
             && let Err(error) = pools.restore(pool).await
         {
@@ -266,15 +275,16 @@ impl Desk {
             Ok(pools) => pools.allocate(&held.pool, claimant, claims).await,
             Err(error) => Err(error),
         };
-        match answer.map(|mut answers| answers.pop()) {
-            Ok(Some(Ok(Outcome::Granted(Grant { fencing_number: number, .. })))) => {
+        let answer = answer.and_then(|mut answers| answers.pop().transpose());
+        match answer {
+            Ok(Some(Outcome::Granted(Grant { fencing_number: number, .. }))) => {
                 if !self.renewals().granted_anew(id, sent, number) {
                     self.release_later(Held { number, ..held });
                 }
             }
             Err(error) if error.is_retryable() => self.renewals().try_again(id),
             // Nobody new has it, but perhaps a holder that has given it back, and that was forgotten, too.
-            Ok(Some(Ok(Outcome::Refused(_)))) if self.is_learning(&held.pool).await => {
+            Ok(Some(Outcome::Refused(_))) if self.is_learning(&held.pool).await => {
                 self.renewals().try_again(id);
             }
             _ => self.renewals().lose(id),

@@ -103,6 +103,9 @@ impl<'a> Place<'a> {
         last: Option<&Ticket>,
         terms: Terms,
     ) -> Option<End> {
+        if self.desk.awaits_replicas() {
+            return None;
+        }
         let Claim { units, .. } = &self.request.joint.claim;
         let (number, _) = granted.zip(terms.lease)?;
         // A smaller number is of a grant before this ticket, and its notice is late.

@@ -219,6 +219,10 @@ impl Renewals {
         self.entries.contains_key(&id)
     }
 
+    pub(super) fn is_grant(&self, id: Id) -> bool {
+        self.entries.get(&id).is_some_and(Entry::is_grant)
+    }
+
     /// Whether an answer means that the grant of an entry is not there: its token holds nothing, or waits, or holds another.
     pub(super) fn is_gone(&self, id: Id, answer: &Result<Renewed>) -> bool {
         let Some(entry) = self.entries.get(&id).filter(|entry| entry.is_grant()) else {
@@ -289,6 +293,13 @@ impl Renewals {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.under_way = false;
         let interval = entry.interval;
+        if let (Ok(Renewed::Held(number @ Some(_))), Concerns::Grant(grip), None) =
+            (&answer, &entry.concerns, entry.held.number)
+        {
+            // Granted without the server, which has granted it since.
+            entry.held.number = *number;
+            grip.fate.send_modify(|fate| fate.number = *number);
+        }
         match (answer, &entry.concerns) {
             (Ok(Renewed::Held(_)), Concerns::Grant(_))
             | (Ok(Renewed::Waiting), Concerns::Ticket(_)) => {}

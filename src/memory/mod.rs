@@ -28,6 +28,7 @@ use self::pool::Pool;
 use crate::backend::Backend;
 use crate::claim::{Claim, Claimant, Joint};
 use crate::clock::{Clock, SystemClock};
+use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
@@ -142,6 +143,14 @@ impl Backend for MemoryBackend {
 
     fn keeps_grants(&self) -> bool {
         true
+    }
+
+    fn awaits_replicas(&self) -> bool {
+        false
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::default()
     }
 
     async fn allocate(

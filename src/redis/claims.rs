@@ -75,7 +75,7 @@ impl RemotePool<'_> {
     ) -> Result<Turn> {
         let execution = claimant.execution;
         let channel = match &ticket.channel {
-            Some(channel) => self.channel(channel).await,
+            Some(channel) => self.channel(channel).await?,
             None => NONE.into(),
         };
         let ticket = Some((ticket, &*channel));
@@ -179,20 +179,42 @@ impl RemotePool<'_> {
         tokens: &[AllocationToken],
         number: Option<FencingNumber>,
     ) -> Result<Vec<Released>> {
-        let fields = ScopeFields::new(execution.project(), execution.domain());
-        let batch = |tokens: &[AllocationToken]| {
-            let mut call = scripts::RELEASE.on(&self.keys.all());
-            call.arg(execution.name()).arg(&fields.project).arg(&fields.domain);
-            match number {
-                Some(number) => call.arg(number.get()),
-                None => call.arg(NONE),
-            };
-            for token in tokens {
-                call.arg(Member::new(execution, token).as_str());
-            }
-            call
+        let batch = |tokens| self.releasing(execution, tokens, number);
+        self.send_releases(tokens.chunks(BATCH).map(batch).collect()).await
+    }
+
+    /// Gives back grants by their numbers, in one round trip.
+    pub(super) async fn release_grants(
+        &self,
+        execution: &ExecutionId,
+        grants: &[(&AllocationToken, FencingNumber)],
+    ) -> Result<Vec<Released>> {
+        let one = |(token, number): &(&AllocationToken, FencingNumber)| {
+            self.releasing(execution, std::slice::from_ref(*token), Some(*number))
         };
-        let calls: Vec<_> = tokens.chunks(BATCH).map(batch).collect();
+        self.send_releases(grants.iter().map(one).collect()).await
+    }
+
+    fn releasing(
+        &self,
+        execution: &ExecutionId,
+        tokens: &[AllocationToken],
+        number: Option<FencingNumber>,
+    ) -> Call {
+        let fields = ScopeFields::new(execution.project(), execution.domain());
+        let mut call = scripts::RELEASE.on(&self.keys.all());
+        call.arg(execution.name()).arg(&fields.project).arg(&fields.domain);
+        match number {
+            Some(number) => call.arg(number.get()),
+            None => call.arg(NONE),
+        };
+        for token in tokens {
+            call.arg(Member::new(execution, token).as_str());
+        }
+        call
+    }
+
+    async fn send_releases(&self, calls: Vec<Call>) -> Result<Vec<Released>> {
         let released = |answer: &Value| match Answer::from_value(answer) {
             Some(Answer::Released(released)) => Ok(released),
             _ => Err(unexpected("release", answer)),

@@ -20,6 +20,7 @@ use super::keys::sharded_channel;
 use super::link::{Hearing, Link, subscribe};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
+use super::permission;
 
 /// How often the table is asked for while all is well, and at most while it is not.
 const CALM: Duration = Duration::from_secs(5);
@@ -89,8 +90,9 @@ impl Slots {
 }
 
 /// What is heard on which server.
-#[derive(Default)]
 struct Shards {
+    /// Whether the servers know sharded channels, as far as is known.
+    are_known: bool,
     /// The channels, with their slots.
     wanted: HashMap<String, u16>,
     /// Connections that only hear, so that what the server says about moving slots is not taken for an answer.
@@ -122,7 +124,11 @@ impl Cluster {
             slots: watch::Sender::new(Arc::default()),
             servers: Mutex::default(),
             doubt: Notify::new(),
-            shards: Mutex::default(),
+            shards: Mutex::new(Shards {
+                are_known: true,
+                wanted: HashMap::new(),
+                links: HashMap::new(),
+            }),
             listeners: listeners.clone(),
         });
         let slots = table.ask(0).await?;
@@ -205,23 +211,54 @@ impl Cluster {
         }
     }
 
-    /// The channel on which a process hears of a pool, from now on if it did not before.
-    pub(super) async fn hear(&self, pool: &str, channel: &str) -> String {
-        let (channel, slot) = (sharded_channel(pool, channel), slot_of(pool));
-        if self.table.shards().wanted.insert(channel.clone(), slot).is_some() {
-            return channel;
-        }
-        if let Some(link) = self.table.hearing(slot) {
-            let heard = async {
-                let mut connected = link.connected().await?;
-                subscribe(&mut connected.connection, vec![ssubscribe(&channel)]).await
+    /// The server that has a key, as far as is known.
+    pub(super) fn owner(&self, key: &str) -> RedisResult<Arc<Node>> {
+        let slots = self.table.slots.borrow();
+        slots.owner(slot_of(key)).cloned().ok_or_else(nobody)
+    }
+
+    /// The channel on which a process hears of a pool, from now on if it did not before. None where that did not come to be.
+    /// Fails only where it is not allowed.
+    pub(super) async fn hear(&self, pool: &str, process: &str) -> RedisResult<Option<String>> {
+        let slot = slot_of(pool);
+        let channel = {
+            let mut shards = self.table.shards();
+            let channel = match shards.are_known {
+                true => sharded_channel(pool, process),
+                // Redis before 7.0 tells every node of everything.
+                false => process.to_owned(),
             };
-            // A connection that is made later subscribes by itself, and a ticket that hears nothing is asked about.
-            if !matches!(timeout(ANSWERED, heard).await, Ok(Ok(()))) {
+            if shards.wanted.insert(channel.clone(), slot).is_some() {
+                return Ok(Some(channel));
+            }
+            channel
+        };
+        let heard = async {
+            let link = self.table.hearing(slot).ok_or_else(nobody)?;
+            let mut connected = link.connected().await?;
+            subscribe(&mut connected.connection, vec![subscription(&channel)]).await
+        };
+        let heard = timeout(ANSWERED, heard).await;
+        match heard.unwrap_or_else(|_| Err(timed_out("answered", ANSWERED))) {
+            Ok(()) => Ok(Some(channel)),
+            Err(error) if is_unknown(&error) && channel != process => {
+                {
+                    let mut shards = self.table.shards();
+                    shards.are_known = false;
+                    shards.wanted.clear();
+                }
+                Box::pin(self.hear(pool, process)).await
+            }
+            Err(error) => {
+                // The next ticket tries again; this one hears nothing, and is asked about.
+                self.table.shards().wanted.remove(&channel);
+                if permission::is_missing(&error) {
+                    return Err(error);
+                }
                 self.table.doubt.notify_one();
+                Ok(None)
             }
         }
-        channel
     }
 }
 
@@ -355,15 +392,17 @@ impl Hearing for Shard {
             |slot: u16| slots.owner(slot).is_some_and(|node| *node.address() == self.address);
         let shards = table.shards();
         let here = shards.wanted.iter().filter(|&(_, &slot)| is_here(slot));
-        here.map(|(channel, _)| ssubscribe(channel)).collect()
+        here.map(|(channel, _)| subscription(channel)).collect()
     }
 
     fn hear(&self, push: PushInfo) -> bool {
         let Some(table) = self.table.upgrade() else { return false };
         match push.kind {
-            PushKind::SMessage => table.listeners.message(&push.data),
+            PushKind::SMessage | PushKind::Message => table.listeners.message(&push.data),
             // Lost, and subscribed again: what was published between is gone.
-            PushKind::Disconnection | PushKind::SSubscribe => table.listeners.interrupted(),
+            PushKind::Disconnection | PushKind::SSubscribe | PushKind::Subscribe => {
+                table.listeners.interrupted();
+            }
             // The slot moved. A client might take this for an answer, so the connection is given up.
             PushKind::SUnsubscribe => {
                 table.doubt.notify_one();
@@ -375,8 +414,13 @@ impl Hearing for Shard {
     }
 }
 
-fn ssubscribe(channel: &str) -> Cmd {
-    redis::cmd("SSUBSCRIBE").arg(channel).to_owned()
+fn subscription(channel: &str) -> Cmd {
+    let name = if channel.starts_with('{') { "SSUBSCRIBE" } else { "SUBSCRIBE" };
+    redis::cmd(name).arg(channel).to_owned()
+}
+
+fn is_unknown(error: &RedisError) -> bool {
+    error.to_string().contains("unknown command")
 }
 
 /// Where an answer says that the call has to go, if it does.
@@ -416,7 +460,7 @@ fn is_down(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::ClusterDown)
 }
 
-fn nobody() -> RedisError {
+pub(super) fn nobody() -> RedisError {
     io::Error::new(io::ErrorKind::NotConnected, "no server has the slot").into()
 }
 

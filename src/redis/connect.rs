@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -21,10 +22,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::retry::budget::{Budget, TpsBudget};
 
 use super::address::{Deployment, Dial, Servers, is_certificate_problem};
-use super::cluster::{Cluster, slot_of};
-use super::keys::channel;
+use super::cluster::{Cluster, nobody, slot_of};
+use super::keys::{NO_CHANNEL, channel};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
+use super::permission::{self, Missing};
+use super::replicas::{Asked, MinReplicas};
+use super::scripts::Call;
 use super::sentinel::Primary;
 use crate::config::RedisConfig;
 use crate::error::{Error, Result};
@@ -56,6 +60,7 @@ pub(super) struct Connections {
     total: Duration,
     max_retries: usize,
     budget: TpsBudget,
+    not_acknowledged: Arc<AtomicU64>,
 }
 
 /// Which server serves a call.
@@ -111,12 +116,39 @@ impl Connections {
             total: config.total_timeout,
             max_retries: usize::try_from(config.max_retries).unwrap_or(usize::MAX),
             budget: TpsBudget::new(BUDGET_WINDOW, FREE_RETRIES, share),
+            not_acknowledged: Arc::default(),
         })
     }
 
     /// The servers' addresses, without credentials.
     pub(super) fn server(&self) -> &str {
         &self.server
+    }
+
+    /// The same, counting what is not acknowledged together with others.
+    pub(super) fn counting_with(self, others: &Self) -> Self {
+        Self { not_acknowledged: Arc::clone(&others.not_acknowledged), ..self }
+    }
+
+    /// How many replicas have to have a grant; none if that does not matter.
+    pub(super) fn min_replicas(&self) -> Option<MinReplicas> {
+        self.limits.min_replicas
+    }
+
+    /// Asks the server that has a key how many replicas have what this script finds there.
+    pub(super) fn ask_replicas(&self, key: &str, call: Call) -> RedisResult<Asked> {
+        let node = match &self.topology {
+            Topology::Fixed(node) => Arc::clone(node),
+            Topology::Sentinels(primary) => primary.node().0,
+            Topology::Cluster(cluster) => cluster.owner(key)?,
+        };
+        node.replicas().map(|replicas| replicas.ask(call)).ok_or_else(nobody)
+    }
+
+    /// Counts grants that were not acknowledged; answers how many there have been.
+    pub(super) fn not_acknowledged(&self, more: usize) -> u64 {
+        let more = u64::try_from(more).unwrap_or(u64::MAX);
+        self.not_acknowledged.fetch_add(more, Ordering::Relaxed) + more
     }
 
     /// When a call that begins now has to have its answer.
@@ -175,10 +207,17 @@ impl Connections {
     }
 
     /// The channel for notices about a pool.
-    pub(super) async fn channel<'a>(&self, pool: &str, channel: &'a Channel) -> Cow<'a, str> {
+    pub(super) async fn channel<'a>(
+        &self,
+        pool: &str,
+        channel: &'a Channel,
+    ) -> Result<Cow<'a, str>> {
         match &self.topology {
-            Topology::Cluster(cluster) => cluster.hear(pool, channel.as_str()).await.into(),
-            _ => channel.as_str().into(),
+            Topology::Cluster(cluster) => match cluster.hear(pool, channel.as_str()).await {
+                Ok(channel) => Ok(channel.map_or(NO_CHANNEL.into(), Cow::from)),
+                Err(error) => Err(self.error("listen", error)),
+            },
+            _ => Ok(channel.as_str().into()),
         }
     }
 
@@ -376,6 +415,11 @@ impl<'a> Request<'a> {
         }
         let replies = connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
         let each = if self.is_asking { 2 } else { 1 };
+        // Without permission to ask the server sends us away again, which would hide why.
+        let mut asked = replies.iter().step_by(2).filter(|_| self.is_asking);
+        if let Some(refused) = asked.find(|said| matches!(said, Value::ServerError(_))) {
+            return Ok((Vec::new(), refused.clone()));
+        }
         let mut replies = replies.into_iter().skip(each - 1).step_by(each);
         let replies_before: Vec<_> = replies.by_ref().take(before.len()).collect();
         let reply = match (self.part, self.body) {
@@ -396,6 +440,9 @@ fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
         return Error::Protocol { operation, reply: error.to_string() };
     }
     let (server, temporary) = (server.to_owned(), is_temporary(&error) || unlucky || is_cut);
+    if permission::is_missing(&error) {
+        return Error::Server { operation, server, source: Box::new(Missing::new(error)) };
+    }
     let source = Box::new(error);
     match temporary {
         true => Error::Unavailable { operation, server, source },

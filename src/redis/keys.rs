@@ -107,6 +107,9 @@ pub(super) fn usage_key(pool: &str) -> String {
     ["{", pool, "}:usage"].concat()
 }
 
+/// Stands for the channel of a ticket that nobody is told about.
+pub(super) const NO_CHANNEL: &str = "-";
+
 /// The channel through which one process is told of its tickets.
 pub(super) fn channel(process: &str) -> String {
     ["tokenpool:tickets:", process].concat()

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Target, is_certificate_problem};
+use super::permission;
 use super::reign::Reign;
 
 /// How long calls wait for a connection that was lost.
@@ -37,7 +38,8 @@ pub(super) struct Link {
 pub(super) struct Connected {
     pub(super) connection: MultiplexedConnection,
     pub(super) reign: Arc<Reign>,
-    epoch: u64,
+    /// Which of the link's connections it is.
+    pub(super) epoch: u64,
     /// Replies that had come when the call began.
     replies: u64,
 }
@@ -241,7 +243,8 @@ impl Keeper {
         }
         let reign = Arc::new(reign);
         if let Some(hearing) = &self.hearing {
-            self.target.in_time(subscribe(&mut connection, hearing.subscriptions())).await?;
+            let subscribed = subscribe_anew(&mut connection, hearing.subscriptions(), &self.target);
+            self.target.in_time(subscribed).await?;
         }
         Ok((connection, reign))
     }
@@ -258,9 +261,28 @@ pub(super) async fn subscribe(
     Ok(())
 }
 
+/// Begins on another connection what was begun before. Permission for that may be gone: such a channel is not heard then,
+/// which is no reason to have no connection, for whoever waits asks as well.
+pub(super) async fn subscribe_anew(
+    connection: &mut MultiplexedConnection,
+    subscriptions: Vec<Cmd>,
+    target: &Target,
+) -> RedisResult<()> {
+    for cmd in subscriptions {
+        match subscribe(connection, vec![cmd]).await {
+            Err(error) if !error.is_io_error() => {
+                tracing::warn!(server = %target.address, %error, "notices are not heard");
+            }
+            subscribed => subscribed?,
+        }
+    }
+    Ok(())
+}
+
 fn is_lasting(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig)
-        || matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
+        || matches!(error.code(), Some("WRONGPASS" | "NOAUTH"))
+        || permission::is_missing(error)
         || is_certificate_problem(error)
 }
 

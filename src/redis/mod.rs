@@ -1,5 +1,6 @@
 //! The backend that shares pools between processes through Redis.
 
+mod acknowledged;
 mod address;
 mod attributes;
 mod audit;
@@ -11,8 +12,10 @@ mod link;
 mod listeners;
 mod node;
 mod operate;
+mod permission;
 mod reign;
 mod remote;
+mod replicas;
 mod reply;
 mod scripts;
 mod sentinel;
@@ -30,6 +33,7 @@ use self::remote::{RemotePool, command_on_set, unexpected};
 use crate::backend::Backend;
 use crate::claim::{Claim, Claimant, Joint};
 use crate::config::RedisConfig;
+use crate::counters::Counters;
 use crate::error::Result;
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Member, PoolName};
@@ -98,13 +102,23 @@ impl Backend for RedisBackend {
         true
     }
 
+    fn awaits_replicas(&self) -> bool {
+        self.connections.min_replicas().is_some()
+    }
+
+    fn counters(&self) -> Counters {
+        Counters { not_acknowledged: self.connections.not_acknowledged(0), ..Counters::default() }
+    }
+
     async fn allocate(
         &self,
         pool: &PoolName,
         claimant: Claimant<'_>,
         claims: &[Claim],
     ) -> Result<Vec<Result<Outcome>>> {
-        self.pool(pool).allocate(claimant, claims).await
+        let outcomes = self.pool(pool).allocate(claimant, claims).await?;
+        let connections = &self.connections;
+        Ok(acknowledged::outcomes(connections, pool, claimant.execution, claims, outcomes).await)
     }
 
     async fn release(
@@ -135,12 +149,14 @@ impl Backend for RedisBackend {
         claim: &Claim,
         ticket: &TicketRequest,
     ) -> Result<Turn> {
-        self.pool(pool).wait(claimant, claim, ticket).await
+        let turn = self.pool(pool).wait(claimant, claim, ticket).await?;
+        acknowledged::turn(&self.connections, pool, claimant.execution, claim, turn).await
     }
 
     async fn allocate_all(&self, claimant: Claimant<'_>, claims: &[Joint]) -> Result<JointOutcome> {
         Joint::check_distinct(claims)?;
-        claims::allocate_all(&self.connections, claimant, claims).await
+        let outcome = claims::allocate_all(&self.connections, claimant, claims).await?;
+        acknowledged::joint(&self.connections, claimant.execution, claims, outcome).await
     }
 
     async fn renew(
@@ -158,7 +174,8 @@ impl Backend for RedisBackend {
     async fn detached(&self) -> Result<Arc<dyn Backend>> {
         // One, so that calls and notices about a token keep their order.
         let config = RedisConfig { connections: 1, ..self.config.clone() };
-        Ok(Arc::new(Self::connect(&config).await?))
+        let connections = Connections::open(&config).await?.counting_with(&self.connections);
+        Ok(Arc::new(Self { connections: Arc::new(connections), config }))
     }
 
     async fn revoke(

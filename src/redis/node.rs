@@ -12,6 +12,7 @@ use super::address::{Address, Target};
 use super::connect::{Part, Request, timed_out};
 use super::link::{Connected, Link};
 use super::listeners::Listeners;
+use super::replicas::{MinReplicas, Replicas};
 use crate::config::RedisConfig;
 
 /// Most connections of their own that calls take at once.
@@ -25,6 +26,7 @@ pub(super) struct Limits {
     pub(super) command: Duration,
     /// How long pools learn after data were lost.
     pub(super) learning: Duration,
+    pub(super) min_replicas: Option<MinReplicas>,
 }
 
 impl Limits {
@@ -34,6 +36,7 @@ impl Limits {
             connect: config.connect_timeout,
             command: config.command_timeout,
             learning: config.learning_period,
+            min_replicas: MinReplicas::new(config),
         }
     }
 }
@@ -45,6 +48,8 @@ pub(super) struct Node {
     links: Vec<Link>,
     next: AtomicUsize,
     own: Pool,
+    /// Where grants count only once replicas have them.
+    replicas: Option<Replicas>,
     limits: Limits,
 }
 
@@ -79,11 +84,16 @@ impl Node {
             .recycle_timeout(Some(limits.command))
             .build()
             .map_err(|error| RedisError::from(std::io::Error::other(error)))?;
-        Ok(Self { target, links, next: AtomicUsize::new(0), own, limits })
+        let replicas = limits.min_replicas.map(|min| Replicas::begin(target.clone(), min));
+        Ok(Self { target, links, next: AtomicUsize::new(0), own, replicas, limits })
     }
 
     pub(super) fn address(&self) -> &Address {
         &self.target.address
+    }
+
+    pub(super) fn replicas(&self) -> Option<&Replicas> {
+        self.replicas.as_ref()
     }
 
     /// Whether calls can be sent right now.

@@ -36,7 +36,7 @@ impl<'a> RemotePool<'a> {
     }
 
     /// Where a process hears of this pool.
-    pub(super) async fn channel<'c>(&self, channel: &'c Channel) -> Cow<'c, str> {
+    pub(super) async fn channel<'c>(&self, channel: &'c Channel) -> Result<Cow<'c, str>> {
         self.connections.channel(&self.keys.pool, channel).await
     }
 

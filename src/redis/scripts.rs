@@ -42,6 +42,7 @@ scripts! {
     ALLOCATE_MANY = "allocate_many" on Shared,
     ATTRIBUTE_HISTORY = "attribute_history" on Own,
     CHECK = "check" on Own,
+    CONFIRM = "confirm" on Shared,
     DELETE_POOL = "delete_pool" on Own,
     END_LEARNING = "end_learning" on Own,
     HOLDERS = "holders" on Own,
@@ -98,6 +99,11 @@ impl Call {
         self.script.name
     }
 
+    /// The command, for a server that knows the script.
+    pub(super) fn cmd(&self) -> &Cmd {
+        &self.cmd
+    }
+
     pub(super) async fn send(&self, connections: &Connections) -> RedisResult<Value> {
         let ends = connections.deadline();
         match connections.call(self.script.lane, &self.cmd, ends).await {
@@ -146,6 +152,6 @@ impl Call {
     }
 }
 
-fn is_unknown_script(error: &RedisError) -> bool {
+pub(super) fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }

@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Address, Dial};
 use super::connect::{Lane, Request, timed_out};
-use super::link::{Hearing as _, subscribe};
+use super::link::{Hearing as _, subscribe_anew};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
 
@@ -154,7 +154,8 @@ impl Follower {
 
     async fn listen_again(&self, node: &Node) {
         if let Some(Ok(mut connected)) = node.hearing().now() {
-            let subscribed = subscribe(&mut connected.connection, self.listeners.subscriptions());
+            let subscriptions = self.listeners.subscriptions();
+            let subscribed = subscribe_anew(&mut connected.connection, subscriptions, &node.target);
             if node.target.in_time(subscribed).await.is_err() {
                 node.hearing().lose(&connected);
             }

@@ -48,6 +48,21 @@ async fn user_of_each(cluster: &Cluster) -> Vec<(User, usize)> {
     users
 }
 
+/// Waits until the replicas of a pool's shard have what was claimed, so that none that takes over has forgotten it.
+async fn until_replicated(cluster: &Cluster, user: &User, members: usize) {
+    let owner = cluster.owner(&user.key()).await;
+    let replicas = cluster.replicas(owner).await;
+    until("the replicas have what was claimed", async || {
+        let has = |&node: &usize| {
+            let mut replica = cluster.raw(node);
+            redis::cmd("READONLY").exec(&mut replica).is_ok()
+                && replica.scard::<_, usize>(user.key()).is_ok_and(|has| has == members)
+        };
+        replicas.iter().all(has).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn every_case_passes_in_a_cluster() {
     let cluster = Cluster::start(3, 0).await;
@@ -134,8 +149,7 @@ async fn a_killed_primary_is_replaced_and_the_other_shards_notice_nothing() {
         user.claim("1").await.unwrap().granted().unwrap();
     }
     let [(first, killed), others @ ..] = &users[..] else { unreachable!() };
-    // Until the replica has what was granted.
-    cluster.until_ok().await;
+    until_replicated(&cluster, first, 1).await;
     cluster.kill(*killed);
     let start = Instant::now();
     let undisturbed = async {
@@ -173,7 +187,7 @@ async fn a_primary_that_hangs_is_left() {
     let cluster = Cluster::start(3, 1).await;
     let (user, owner) = user(&cluster, "hangs").await;
     user.claim("1").await.unwrap().granted().unwrap();
-    cluster.until_ok().await;
+    until_replicated(&cluster, &user, 1).await;
     cluster.signal(owner, "STOP");
     user.claimed("2").await.0.granted().unwrap();
     cluster.signal(owner, "CONT");
@@ -226,9 +240,11 @@ async fn waiting_claims_are_told_on_sharded_channels() {
             // This is how a client learns of the move.
             user.claimed("1").await.0.granted().unwrap();
             until("the channel is heard where the slot is now", async || {
-                let heard: Vec<String> =
-                    redis::cmd("PUBSUB").arg("SHARDCHANNELS").query(&mut cluster.raw(to)).unwrap();
-                (!heard.is_empty()).then_some(())
+                let mut channels = redis::cmd("PUBSUB");
+                channels.arg("SHARDCHANNELS");
+                // Before Redis 7.0 every node is told of everything, so it does not matter where.
+                let heard = channels.query::<Vec<String>>(&mut cluster.raw(to));
+                heard.map_or(Some(()), |heard| (!heard.is_empty()).then_some(()))
             })
             .await;
         }

@@ -1,5 +1,6 @@
 //! Servers as they are really run: behind sentinels, in clusters, over TLS, with users.
 
+mod acl;
 mod cluster;
 mod loss;
 mod secrets;

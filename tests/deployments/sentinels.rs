@@ -6,8 +6,10 @@ use redis::Commands as _;
 
 use super::{QUOTA, User, list, open};
 use crate::conformance;
+use crate::support::fence;
 use crate::support::sentinels::{Options, Sentinels};
 use crate::support::server::Login;
+use crate::support::until;
 
 fn keys(sentinels: &Sentinels) -> String {
     format!("hostPaths: {}, primaryName: {}", list(&sentinels.host_paths()), sentinels.name())
@@ -17,6 +19,17 @@ fn keys(sentinels: &Sentinels) -> String {
 async fn every_case_passes_behind_sentinels() {
     let sentinels = Sentinels::start(&Options::default()).await;
     conformance::every_case(&open(&keys(&sentinels)).await).await;
+}
+
+/// Waits until every server has what was claimed, so that none that becomes the primary has forgotten it.
+async fn until_replicated(sentinels: &Sentinels, user: &User, members: usize) {
+    until("all servers have what was claimed", async || {
+        let has = |address: &String| {
+            sentinels.raw(address).scard::<_, usize>(user.key()).is_ok_and(|has| has == members)
+        };
+        sentinels.servers().iter().all(has).then_some(())
+    })
+    .await;
 }
 
 /// Down-after is half a second here, and the failover itself takes less than one.
@@ -46,6 +59,7 @@ async fn a_primary_that_hangs_is_left() {
     let sentinels = Sentinels::start(&Options::default()).await;
     let user = User::new(&keys(&sentinels), "hangs").await;
     user.claim("1").await.unwrap().granted().unwrap();
+    until_replicated(&sentinels, &user, 1).await;
     let old = sentinels.signal_primary("STOP").await;
     user.claimed("2").await.0.granted().unwrap();
     assert_ne!(sentinels.primary().await, old);
@@ -65,6 +79,7 @@ async fn a_failover_by_command_loses_nothing() {
     for name in ["1", "2", "3"] {
         user.claim(name).await.unwrap().granted().unwrap();
     }
+    until_replicated(&sentinels, &user, 3).await;
     for _ in 0..2 {
         sentinels.failover().await;
         assert!(user.claimed("4").await.0.granted().is_none());
@@ -108,4 +123,27 @@ async fn sentinels_that_know_no_such_primary_are_an_error() {
     let error = super::configuration(&keys).open().await.unwrap_err();
     let text = format!("{error}: {error:?}");
     assert!(text.contains("No such master"), "{text}");
+}
+
+/// Of all that was answered "granted" before the primary was killed, the new one knows: one of two replicas had it, and
+/// that is the one that sentinels choose.
+#[tokio::test]
+async fn what_replicas_acknowledged_outlives_the_primary() {
+    let mut sentinels = Sentinels::start(&Options::default()).await;
+    let keys = keys(&sentinels) + ", minReplicas: 1, acknowledgeTimeout: 400ms";
+    let user = User::new(&keys, "acknowledged").await;
+    let first = fence(&user.claimed("1").await.0);
+    let second = fence(&user.claimed("2").await.0);
+    let old = sentinels.kill_primary().await;
+    let new = sentinels.until_primary_is_not(&old).await;
+    // The other replica follows the new one by now, or soon: until then nothing is acknowledged.
+    for (name, number) in [("1", first), ("2", second)] {
+        let outcome = user.claimed(name).await.0;
+        assert!(outcome.granted().unwrap().held_before, "{name}");
+        assert_eq!(fence(&outcome), number);
+    }
+    let third = user.claimed("3").await.0;
+    assert!(fence(&third) > second);
+    let held: usize = sentinels.raw(&new).scard(user.key()).unwrap();
+    assert_eq!(held, 3);
 }

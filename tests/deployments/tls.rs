@@ -12,6 +12,15 @@ use crate::support::sentinels::{self, Sentinels};
 use crate::support::server::{Port, Server, Setup, Wire};
 use crate::support::tls::{Clients, Identity, Tls};
 
+/// A test of servers that were built with TLS; that of others is that they say so.
+macro_rules! needs_tls {
+    () => {
+        if !crate::support::tls::is_supported() {
+            return;
+        }
+    };
+}
+
 /// A server that shows a certificate for these names.
 fn server(tls: &Tls, names: &[&str], clients: Clients) -> Server {
     shows(tls, &tls.server(names), clients)
@@ -56,6 +65,7 @@ async fn refusal(keys: &str) -> String {
 
 #[tokio::test]
 async fn every_case_passes_over_tls() {
+    needs_tls!();
     let tls = Tls::new();
     let server = server(&tls, &["127.0.0.1"], Clients::Certified);
     let keys = format!("{}, {}", keys(&server, &tls.authority()), certified(&tls));
@@ -69,6 +79,7 @@ async fn every_case_passes_over_tls() {
 
 #[tokio::test]
 async fn servers_are_verified() {
+    needs_tls!();
     let (tls, stranger) = (Tls::new(), Tls::new());
     let server = server(&tls, &["127.0.0.1"], Clients::Anyone);
     open(&keys(&server, &tls.authority())).await;
@@ -85,6 +96,7 @@ async fn servers_are_verified() {
 /// One certificate may serve many servers, whose addresses are not in it.
 #[tokio::test]
 async fn the_name_in_the_certificate_may_be_another() {
+    needs_tls!();
     let tls = Tls::new();
     let server = server(&tls, &["redis.example"], Clients::Anyone);
     let keys = keys(&server, &tls.authority());
@@ -100,6 +112,7 @@ async fn the_name_in_the_certificate_may_be_another() {
 
 #[tokio::test]
 async fn a_client_without_a_certificate_is_turned_away_where_one_is_wanted() {
+    needs_tls!();
     let (tls, stranger) = (Tls::new(), Tls::new());
     let server = server(&tls, &["127.0.0.1"], Clients::Certified);
     let keys = keys(&server, &tls.authority());
@@ -112,6 +125,7 @@ async fn a_client_without_a_certificate_is_turned_away_where_one_is_wanted() {
 
 #[tokio::test]
 async fn plaintext_and_tls_do_not_meet() {
+    needs_tls!();
     let tls = Tls::new();
     let encrypted = server(&tls, &["127.0.0.1"], Clients::Anyone);
     let text = refusal(&format!("hostPath: \"{}\"", address(&encrypted))).await;
@@ -123,6 +137,7 @@ async fn plaintext_and_tls_do_not_meet() {
 
 #[tokio::test]
 async fn files_that_cannot_be_used_are_named_with_their_keys() {
+    needs_tls!();
     let tls = Tls::new();
     let server = server(&tls, &["127.0.0.1"], Clients::Anyone);
     let directory = tempfile::tempdir().unwrap();
@@ -156,6 +171,7 @@ async fn files_that_cannot_be_used_are_named_with_their_keys() {
 
 #[tokio::test]
 async fn sentinels_and_clusters_are_followed_over_tls() {
+    needs_tls!();
     let tls = Tls::new();
     let ca = format!("tls: true, tlsCaFile: {}, {}", tls.authority().display(), certified(&tls));
     let options = sentinels::Options {

@@ -4,15 +4,18 @@ pub(crate) mod clock;
 pub(crate) mod cluster;
 pub(crate) mod fake;
 pub(crate) mod gate;
+mod polling;
 pub(crate) mod proxy;
 pub(crate) mod sentinels;
 pub(crate) mod server;
 pub(crate) mod tls;
 
+pub(crate) use self::polling::until;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokenpool::{
     AllocationToken, Backend, Claim, Claimant, Config, Cursor, Deletion, Error, ExecutionId,
@@ -448,19 +451,6 @@ pub(crate) async fn notice(inbox: &mut Inbox) -> Notice {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), next).await.expect("a notice comes")
-}
-
-/// The answer to a question about several servers, which is asked again and again, because no event tells that they
-/// agree; fails after a minute.
-pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(start.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Every key with its type and content, sorted.

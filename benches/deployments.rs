@@ -1,0 +1,309 @@
+//! What servers that are down, elsewhere, several or encrypted cost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokenpool::{
+    AllocationStatus, Config, Manager, Registrar, ResourceManager as _, ResourceRegistrar,
+};
+use tokio::runtime::Runtime;
+
+use crate::Scale;
+use crate::calls::{PLUGIN, Token};
+use crate::client::time;
+use crate::cluster::{self, Cluster};
+use crate::report::{Bound, Figure, Report, median, percentile};
+use crate::sentinels::{self, Sentinels};
+use crate::server::{Port, Server, Setup, Wire};
+use crate::stage::{AMPLE, caps};
+use crate::tls::{Clients, Tls};
+
+pub(crate) const FIGURE: Figure = Figure {
+    name: "deployments",
+    how: "the servers on the same cores as the client. Down: 40 calls, with `maxRetries` 100 and `totalTimeout` \
+          500 ms, to a server that is stopped by a signal, the longest; then, once calls fail at once, 10 000 of them. \
+          Failover: a primary is killed, behind 3 sentinels (down-after 1 s) or with one replica in a cluster (node \
+          time-out 1 s); claims are tried every 5 ms until one is answered, against the time until the sentinels, or \
+          the other nodes, name another primary; the worst of 3. Cluster: 256 tasks claim and release over one \
+          backend on 3 primaries, against one backend for each of 3 single servers; both for a second in turn, 9 \
+          times, median of the ratios. TLS: one task claims over TLS and in plain text from one server in turn, \
+          20 000 times.",
+    run,
+};
+
+fn run(scale: Scale, report: &mut Report) {
+    let runtime = Runtime::new().expect("a runtime can be made");
+    runtime.block_on(down(scale, report));
+    for round in ["Sentinel", "Cluster"] {
+        let mut worst = (0.0, String::new());
+        for _ in 0..scale.pick(3, 1) {
+            let (servers, client) = runtime.block_on(async {
+                match round {
+                    "Sentinel" => sentinel_failover().await,
+                    _ => cluster_failover().await,
+                }
+            });
+            let ratio = client.as_secs_f64() / servers.as_secs_f64();
+            if ratio > worst.0 {
+                worst = (
+                    ratio,
+                    format!("{:.2} / {:.2} s", client.as_secs_f64(), servers.as_secs_f64()),
+                );
+            }
+        }
+        let what = format!("{round}: until calls succeed / until another primary is named");
+        report.row(what, worst.0, Bound::AtMost(1.5), &worst.1);
+    }
+    shards(scale, &runtime, report);
+    encrypted(scale, &runtime, report);
+}
+
+/// A library on a deployment, with one pool of many units for each name.
+struct User {
+    manager: Manager,
+}
+
+impl User {
+    async fn open(keys: &str, pools: &[String]) -> Self {
+        let config = Config::from_yaml(&format!("type: redis\nredis: {{{keys}}}"));
+        let backend = config.expect("the keys are good").open().await.expect("it opens");
+        let registrar = Registrar::with_max_quota(backend, u32::MAX);
+        let plugin = registrar.for_plugin(PLUGIN.parse().expect("the id is good"));
+        for pool in pools {
+            let namespace = pool.parse().expect("the name is good");
+            plugin.register_resource_quota(&namespace, AMPLE).expect("it can be registered");
+        }
+        Self { manager: registrar.build().await.expect("the pools can be made") }
+    }
+
+    /// Claims and releases, if it is answered.
+    async fn pair(&self, pool: &str, token: &Token) -> tokenpool::Result<()> {
+        let plugin = PLUGIN.parse().expect("the id is good");
+        let view = self.manager.for_execution(plugin, token.execution());
+        let (namespace, token) = (pool.parse()?, token.token.parse()?);
+        let status = view.allocate_resource(&namespace, &token, caps()).await?;
+        assert_eq!(status, AllocationStatus::Granted);
+        view.release_resource(&namespace, &token).await
+    }
+}
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{prefix}-{number}")).collect()
+}
+
+async fn down(scale: Scale, report: &mut Report) {
+    const TOTAL: Duration = Duration::from_millis(500);
+    let server = Server::start_on_tcp(&[]);
+    let limits = "commandTimeout: 100ms, connectTimeout: 100ms, totalTimeout: 500ms";
+    let address = format!("url: \"{}\"", server.url());
+    let pools = names("pool", 1);
+    let retrying = User::open(&format!("{address}, {limits}, maxRetries: 100"), &pools).await;
+    let plain = User::open(&format!("{address}, {limits}"), &pools).await;
+    let token = Token::nth(0);
+    server.signal("STOP");
+    let mut longest = Duration::ZERO;
+    for _ in 0..scale.pick(40, 3) {
+        let start = Instant::now();
+        retrying.pair(&pools[0], &token).await.expect_err("the server is down");
+        longest = longest.max(start.elapsed());
+    }
+    let note = format!("{:.0} / {:.0} ms", millis(longest), millis(TOTAL));
+    let ratio = longest.as_secs_f64() / TOTAL.as_secs_f64();
+    report.row(
+        "longest call while the server is down / total time-out",
+        ratio,
+        Bound::AtMost(1.05),
+        &note,
+    );
+    while {
+        let start = Instant::now();
+        plain.pair(&pools[0], &token).await.expect_err("the server is down");
+        start.elapsed() > Duration::from_millis(5)
+    } {}
+    let mut times = Vec::new();
+    for _ in 0..scale.pick(10_000, 100) {
+        times.push(
+            time(async {
+                plain.pair(&pools[0], &token).await.expect_err("the server is down");
+            })
+            .await,
+        );
+    }
+    let (p50, longest) = (median(times.clone()), percentile(times.clone(), 1.0));
+    let note = format!("µs; p50 {p50:.1}, longest {longest:.0}");
+    report.row(
+        "p99 of a call with the circuit broken",
+        percentile(times, 0.99),
+        Bound::AtMost(100.0),
+        &note,
+    );
+    server.signal("CONT");
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// How long the servers and how long the client took after a primary was killed.
+async fn sentinel_failover() -> (Duration, Duration) {
+    let options =
+        sentinels::Options { down_after: Duration::from_secs(1), ..sentinels::Options::default() };
+    let mut sentinels = Sentinels::start(&options).await;
+    let hosts = quoted(&sentinels.host_paths());
+    let keys = format!("hostPaths: [{hosts}], primaryName: {}", sentinels.name());
+    let pools = names("pool", 1);
+    let user = User::open(&keys, &pools).await;
+    let old = sentinels.kill_primary().await;
+    let start = Instant::now();
+    let named = async {
+        sentinels.until_primary_is_not(&old).await;
+        start.elapsed()
+    };
+    tokio::join!(named, until_answered(&user, &pools[0], start))
+}
+
+async fn cluster_failover() -> (Duration, Duration) {
+    let mut cluster = Cluster::start(3, 1).await;
+    let keys = format!("hostPaths: [{}]", quoted(&cluster.host_paths()));
+    let pools = names("pool", 1);
+    let user = User::open(&keys, &pools).await;
+    let slot = cluster.slot(&format!("redisresourcemanager:{PLUGIN}:{}", pools[0]));
+    let owner = cluster.owner_of_slot(slot).await;
+    let other = cluster.nodes().find(|&node| node != owner).expect("there are others");
+    cluster.kill(owner);
+    let start = Instant::now();
+    let named = async {
+        let mut raw = cluster.raw(other);
+        crate::until("another node has the slot and all is well", async || {
+            let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut raw).ok()?;
+            info.contains("cluster_state:ok").then_some(())?;
+            let nodes: String = redis::cmd("CLUSTER").arg("NODES").query(&mut raw).ok()?;
+            nodes.lines().any(|line| line.contains("master,fail")).then_some(())
+        })
+        .await;
+        start.elapsed()
+    };
+    tokio::join!(named, until_answered(&user, &pools[0], start))
+}
+
+async fn until_answered(user: &User, pool: &str, start: Instant) -> Duration {
+    let token = Token::nth(0);
+    // The first answers may still be those of before.
+    while user.pair(pool, &token).await.is_ok() {}
+    while user.pair(pool, &token).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    start.elapsed()
+}
+
+fn quoted(addresses: &[String]) -> String {
+    addresses.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>().join(", ")
+}
+
+/// One client of a cluster against a client for each of as many single servers.
+fn shards(scale: Scale, runtime: &Runtime, report: &mut Report) {
+    const TASKS: usize = 256;
+    let options = cluster::Options::new(3, 0);
+    let cluster = runtime.block_on(Cluster::start_as(&options));
+    let servers: Vec<_> = (0..3).map(|_| Server::start_on_tcp(&[])).collect();
+    // As many pools on each shard as on each server.
+    let owner = |pool: &String| {
+        let slot = cluster.slot(&format!("redisresourcemanager:{PLUGIN}:{pool}"));
+        runtime.block_on(cluster.owner_of_slot(slot))
+    };
+    let mut of_shard: Vec<Vec<String>> = vec![Vec::new(); 3];
+    for pool in names("pool", 200) {
+        let shard = &mut of_shard[owner(&pool)];
+        if shard.len() < 8 {
+            shard.push(pool);
+        }
+    }
+    let all: Vec<_> = of_shard.iter().flatten().cloned().collect();
+    let keys = format!("hostPaths: [{}]", quoted(&cluster.host_paths()));
+    let clustered = Arc::new(runtime.block_on(User::open(&keys, &all)));
+    let single: Vec<_> = servers
+        .iter()
+        .zip(&of_shard)
+        .map(|(server, pools)| {
+            let keys = format!("url: \"{}\"", server.url());
+            Arc::new(runtime.block_on(User::open(&keys, pools)))
+        })
+        .collect();
+    let time = scale.pick(Duration::from_secs(1), Duration::from_millis(100));
+    let rate = |users: &dyn Fn(usize) -> Arc<User>| {
+        let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let started = Instant::now();
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|n| {
+                let (shard, user) = (n % 3, users(n % 3));
+                let pool = of_shard[shard][(n / 3) % of_shard[shard].len()].clone();
+                let (done, stop) = (Arc::clone(&done), Arc::clone(&stop));
+                runtime.spawn(async move {
+                    let token = Token::nth(n as u64);
+                    while !stop.load(Ordering::Relaxed) {
+                        user.pair(&pool, &token).await.expect("the servers answer");
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        std::thread::sleep(time);
+        let rate = 2.0 * done.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64();
+        stop.store(true, Ordering::Relaxed);
+        for task in tasks {
+            runtime.block_on(task).expect("no task fails");
+        }
+        rate
+    };
+    let (mut ratios, mut rates) = (Vec::new(), [Vec::new(), Vec::new()]);
+    for _ in 0..scale.pick(9, 2) {
+        let of_cluster = rate(&|_| Arc::clone(&clustered));
+        let of_single = rate(&|shard| Arc::clone(&single[shard]));
+        ratios.push(of_cluster / of_single);
+        rates[0].push(of_cluster);
+        rates[1].push(of_single);
+    }
+    let [of_cluster, of_single] = rates.map(median);
+    let note = format!("{of_cluster:.0} / {of_single:.0} calls a second");
+    report.row("3 shards / 3 single servers", median(ratios), Bound::AtLeast(0.9), &note);
+}
+
+fn encrypted(scale: Scale, runtime: &Runtime, report: &mut Report) {
+    let tls = Tls::new();
+    let plain_port = Port::take();
+    let mut configuration = tls.settings(Clients::Anyone);
+    configuration.push(format!("port {}", plain_port.number));
+    let server = Server::start_as(Setup {
+        configuration,
+        port: Some(Port::take()),
+        wire: Wire::Tls,
+        ..Setup::default()
+    });
+    let pools = names("pool", 1);
+    let ca = tls.authority();
+    let keys = format!(
+        "url: \"rediss://127.0.0.1:{}\", tlsCaFile: {}",
+        server.port.unwrap_or(0),
+        ca.display()
+    );
+    let secret = runtime.block_on(User::open(&keys, &pools));
+    let keys = format!("url: \"redis://127.0.0.1:{}\"", plain_port.number);
+    let plain = runtime.block_on(User::open(&keys, &pools));
+    let rounds = scale.pick(20_000, 200);
+    let task = runtime.spawn(async move {
+        let token = Token::nth(0);
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..rounds {
+            for (user, times) in [&secret, &plain].into_iter().zip(&mut times) {
+                let pair =
+                    async { user.pair(&pools[0], &token).await.expect("the server answers") };
+                times.push(time(pair).await / 2.0);
+            }
+        }
+        times.map(median)
+    });
+    let [secret, plain] = runtime.block_on(task).expect("the task does not fail");
+    let note = format!("{secret:.1} / {plain:.1} µs");
+    report.row("p50 of a call over TLS / in plain text", secret / plain, Bound::AtMost(1.3), &note);
+}
