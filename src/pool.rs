@@ -81,7 +81,7 @@ pub struct PoolUsage {
     pub holders: u64,
     /// The first grant's fencing number. One that is smaller is of a pool of this name that was deleted, or lost.
     pub first_fencing_number: FencingNumber,
-    /// The next grant's fencing number.
+    /// The least fencing number that the next grant can have.
     pub next_fencing_number: FencingNumber,
     /// Number of tickets that wait.
     pub tickets: u64,

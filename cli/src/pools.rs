@@ -248,7 +248,7 @@ pub(crate) async fn list(global: &Global, output: &mut Output) -> Result<Verdict
 struct PoolAnswer {
     #[serde(flatten)]
     pool: PoolRow,
-    /// The next grant's fencing number.
+    /// The least fencing number that the next grant can have.
     next_fencing_number: u64,
     /// Weights of projects that were set.
     weights: Vec<WeightAnswer>,
