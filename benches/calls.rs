@@ -234,6 +234,7 @@ impl Calls {
             None => cmd.arg(&[NONE, "0", NONE]),
             Some(priority) => cmd.arg(&millis).arg(priority).arg(&self.channel),
         };
+        cmd.arg(NONE); // nothing comes back
     }
 
     fn add_claimant(&self, cmd: &mut Cmd, token: &Token, project_cap: i64) {

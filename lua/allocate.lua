@@ -22,20 +22,21 @@
 -- ARGV[10] ticket: milliseconds that a ticket lasts unless it is renewed, or - not to wait
 -- ARGV[11] priority: 0 to 9, of a ticket in a pool of that order
 -- ARGV[12] channel: where to tell that a ticket's turn came, or -
--- Returns an answer (see README.md): granted, held, conflict, pool, project, domain, queue, waiting, never, unregistered,
--- newer
+-- ARGV[13] returning: number of the grant that the token had and that the server may have forgotten, or -
+-- Returns an answer (see README.md): granted, held, conflict, pool, learning, project, domain, queue, waiting, never,
+-- unregistered, newer
 -- Cost: 7 commands granted, 8 with a lease, 9 if it is the next to end, 2 refused by the quota, 3 where leases are held,
--- whatever the number of holders, scopes and tickets; more while tickets wait or a lease has ended, logarithmic in their
--- number
+-- whatever the number of holders, scopes and tickets; more while tickets wait, the pool learns or a lease has ended,
+-- logarithmic in their number
 
 local call, pcall = redis.call, redis.pcall
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
-local member, units, execution, holder, project, domain, project_cap, domain_cap, lease, ticket, priority, channel = unpack(ARGV)
+local member, units, execution, holder, project, domain, project_cap, domain_cap, lease, ticket, priority, channel, returning = unpack(ARGV)
 
 -- Strings from HMGET and ARGV go back into commands, records and answers as they are: turning Lua numbers into strings is
 -- what costs here.
-local counters = call('HMGET', usage, 'issued', 'issue_limit', 'quota', 'due', 'tickets')
-local fence, limit, quota_now, due, queued = unpack(counters)
+local counters = call('HMGET', usage, 'issued', 'issue_limit', 'quota', 'due', 'tickets', 'learns_until')
+local fence, limit, quota_now, due, queued, learns_until = unpack(counters)
 if not limit then
   local schema = call('HGET', usage, 'schema')
   return schema and schema ~= '1' and 'newer ' .. schema or 'unregistered'
@@ -51,7 +52,7 @@ if not due then
   local refusal
   if fence + units > limit + 0 then
     refusal = 'pool ' .. fence .. ' ' .. limit .. ' ' .. quota_now
-  elseif not queued then
+  elseif not queued and not learns_until and returning == '-' then
     local in_project = call('HINCRBY', usage, project, units)
     local in_domain = call('HINCRBY', usage, domain, units)
     local failure
@@ -96,9 +97,9 @@ if not due then
   if refusal and ticket == '-' and call('SISMEMBER', pool, member) == 0 then return refusal end
 end
 
--- Held, waiting, something is due, or tickets stand before it.
+-- Held, waiting, coming back, something is due, the pool learns, or tickets stand before it.
 --- include queue.lua
-local millis = (due or queued) and settle() or look()
+local millis = (due or queued or learns_until) and settle() or look()
 local project_name, domain_name = scope_of(member)
 
 -- Gives the member the claim's own lease, or none.
@@ -125,6 +126,7 @@ if held_units then
 end
 
 local function granted()
+  if returning ~= '-' then exceed(returning) end
   take()
   return 'granted ' .. grant(member, units, holder, execution, project_name, domain_name)
 end
@@ -143,6 +145,10 @@ local function cap_full()
   end
 end
 
+local function of_learning()
+  if learning then return of_pool('learning ' .. text(learning - millis) .. ' ') end
+end
+
 -- What became of the claim's ticket.
 local function turn()
   if not hand_on(millis) then call('HSET', usage, 'due', '0') end
@@ -154,7 +160,13 @@ local function turn()
   local due_next = call('HGET', usage, 'due')
   local wait = due_next and text(math.max(due_next - millis, 0)) or '-'
   return 'waiting ' .. call('ZRANK', queue, member) + 1 .. ' ' .. text(issued) .. ' ' .. wait .. ' '
-    .. (cap_full() or of_pool(issued + units > issue_limit and 'pool ' or 'queue '))
+    .. (cap_full() or issued + units > issue_limit and of_pool('pool ') or of_learning() or of_pool('queue '))
+end
+
+-- It holds already what the server has forgotten, so nobody stands before it.
+if learning and issued + units <= issue_limit and is_forgotten(returning) and not cap_full() then
+  unfile(member)
+  return granted()
 end
 
 local filed = call('HGET', tickets, member)
@@ -176,7 +188,8 @@ if filed then
 end
 
 local before = call('EXISTS', turns) == 1 or first(project_name) or first(project_name .. ':' .. domain_name)
-local refusal = issued + units > issue_limit and of_pool('pool ') or before and of_pool('queue ') or cap_full()
+local refusal = issued + units > issue_limit and of_pool('pool ') or of_learning() or before and of_pool('queue ')
+  or cap_full()
 if not refusal then return granted() end
 if ticket == '-' then return refusal end
 lasts(member, millis + ticket)

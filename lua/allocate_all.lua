@@ -4,7 +4,7 @@
 -- ARGV[1..] member, units, execution, holder, project, domain, project_cap, domain_cap, lease: as for allocate.lua, of each
 -- pool
 -- Returns {0, answer of each pool: granted, held}, or {number of the pool that refused, its answer (see README.md): pool,
--- project, domain, queue, conflict, unregistered, newer}; then nothing was granted
+-- learning, project, domain, queue, conflict, unregistered, newer}; then nothing was granted
 -- Cost: at most 25 commands for each pool, whatever the number of holders and scopes
 
 local call = redis.call
@@ -19,7 +19,7 @@ end
 local function prepare()
   local schema = call('HGET', usage, 'schema')
   if schema ~= '1' then return schema and 'newer ' .. schema or 'unregistered' end
-  settle()
+  millis = settle()
 end
 
 local function decide(member, units, execution, _, project, domain, project_cap, domain_cap)
@@ -37,6 +37,7 @@ local function decide(member, units, execution, _, project, domain, project_cap,
   if call('SISMEMBER', pool, member) == 1 then return nil, 'granted' end
   local numbers = text(issued) .. ' ' .. text(issue_limit) .. ' ' .. text(quota)
   if issued + units > issue_limit then return 'pool ' .. numbers end
+  if learning then return 'learning ' .. text(learning - millis) .. ' ' .. numbers end
   if call('EXISTS', turns) == 1 or first(string.sub(project, 3)) or first(string.sub(domain, 3)) then
     return 'queue ' .. numbers
   end

@@ -19,30 +19,31 @@
 -- ARGV[5] project_cap: most units of the project, or -
 -- ARGV[6] domain_cap: most units of the domain, or -
 -- ARGV[7..] member, units, lease: of each claim; the lease in milliseconds, or - to hold until released
--- Returns an array with an answer (see README.md) per claim: granted, held, conflict, pool, project, domain, queue; or one
--- answer for all: unregistered, newer
+-- Returns an array with an answer (see README.md) per claim: granted, held, conflict, pool, learning, project, domain, queue;
+-- or one answer for all: unregistered, newer
 -- Cost: 5 commands, 6 with leases, and 2 for each granted (3 with a lease) or 1 for each refused claim; more if one is the
--- next to end, while tickets wait or a lease has ended
+-- next to end, while tickets wait, the pool learns or a lease has ended
 
 local call, pcall = redis.call, redis.pcall
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
 local execution, holder, project, domain, project_cap, domain_cap = unpack(ARGV, 1, 6)
 
-local counters = call('HMGET', usage, 'issued', 'issue_limit', 'quota', project, domain, 'schema', 'due', 'tickets')
+local counters = call('HMGET', usage, 'issued', 'issue_limit', 'quota', project, domain, 'schema', 'due', 'tickets',
+  'learns_until')
 if not counters[2] then
   local schema = counters[6]
   return schema and schema ~= '1' and 'newer ' .. schema or 'unregistered'
 end
 local time = call('TIME')
 local millis, before = math.floor(time[1] * 1000 + time[2] / 1000), false
-local adopt
-if counters[8] or counters[7] and millis >= counters[7] + 0 then
+local adopt, closed_for
+if counters[8] or counters[9] or counters[7] and millis >= counters[7] + 0 then
   --- include queue.lua
   settle()
   counters = call('HMGET', usage, 'issued', 'issue_limit', 'quota', project, domain, 'schema', 'due')
   local of_project, of_domain = string.sub(project, 3), string.sub(domain, 3)
   before = call('EXISTS', turns) == 1 or first(of_project) or first(of_domain)
-  adopt = unfile
+  adopt, closed_for = unfile, learning and text(learning - millis)
 end
 local issued, limit, quota = counters[1] + 0, counters[2] + 0, counters[3] + 0
 local in_project, in_domain, due = (counters[4] or 0) + 0, (counters[5] or 0) + 0, counters[7]
@@ -64,6 +65,8 @@ for i = 7, #ARGV, 3 do
   local added, take
   if issued + units > limit then
     answer = 'pool ' .. fence .. ' ' .. counters[2] .. ' ' .. counters[3]
+  elseif closed_for then
+    answer = 'learning ' .. closed_for .. ' ' .. fence .. ' ' .. counters[2] .. ' ' .. counters[3]
   elseif before then
     answer = 'queue ' .. fence .. ' ' .. counters[2] .. ' ' .. counters[3]
   elseif project_cap and in_project + units > project_cap then

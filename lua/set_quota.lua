@@ -1,4 +1,4 @@
--- Registers, creates, pins or unpins the quota of a pool, and hands units on that a larger one adds.
+-- Registers, restores, creates, pins or unpins the quota of a pool, and hands units on that a larger one adds.
 --
 -- KEYS[1] pool: SET of granted members
 -- KEYS[2] usage: HASH of the pool's counters
@@ -9,24 +9,26 @@
 -- KEYS[7] lines: ZSET of the tickets by domain, of the domains by project
 -- KEYS[8] turns: ZSET of the projects whose turn it may be
 -- KEYS[9] shares: ZSET of the projects' fair shares
--- ARGV[1] change: register (what a manager wants; a pin wins), create (only if there is none), pin (what an operator
--- wants, until unpinned), unpin (back to what was registered)
+-- ARGV[1] change: register (what a manager wants; a pin wins), restore (what a manager wants of a pool that was lost, if it is
+-- still gone), create (only if there is none), pin (what an operator wants, until unpinned), unpin (back to what was registered)
 -- ARGV[2] wanted_quota: at least 1; empty to unpin
+-- ARGV[3] period: milliseconds that the pool learns after data were lost, or 0
+-- ARGV[4] learns_first: whether a pool learns that this makes: 1 or 0
 -- Returns {done | exists, quota in force, quota registered last, quota pinned or empty, quota registered before or empty}, or an
 -- answer (see README.md): unregistered, newer
--- Cost: at most 4 commands; more while tickets wait
+-- Cost: at most 5 commands; more while tickets wait
 
 local call = redis.call
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
-local change, wanted_quota = unpack(ARGV)
+local change, wanted_quota, period, learns_first = unpack(ARGV)
 
-local state = call('HMGET', usage, 'schema', 'quota', 'registered', 'pinned', 'tickets')
-local schema, current, registered, pinned, queued = unpack(state)
+local state = call('HMGET', usage, 'schema', 'quota', 'registered', 'pinned', 'tickets', 'learns_for')
+local schema, current, registered, pinned, queued, period_before = unpack(state)
 if schema and schema ~= '1' then return 'newer ' .. schema end
 local registered_before = registered or ''
 
 if not schema then
-  if change ~= 'register' and change ~= 'create' then return 'unregistered' end
+  if change == 'pin' or change == 'unpin' then return 'unregistered' end
   -- Fencing numbers start at the server's clock in microseconds, so that they still grow after the
   -- pool was deleted or its data lost. The text makes the hash longer than a listpack may be, and
   -- hash tables count faster, whatever the number of scopes (measured: 7.5 instead of 8.4 microseconds a grant).
@@ -35,14 +37,32 @@ if not schema then
   call('HSET', usage, 'schema', '1', 'quota', wanted_quota, 'registered', wanted_quota, 'issued', start,
     'issue_limit', string.format('%.0f', start + wanted_quota), 'epoch', start, 'made', start,
     'about', 'tokenpool: units issued so far, and how far issuing may go; their difference is free')
+  if period ~= '0' then call('HSET', usage, 'learns_for', period) end
+  if period ~= '0' and learns_first == '1' then
+    local ends = string.format('%.0f', math.floor(start / 1000) + period)
+    call('HSET', usage, 'learns_until', ends, 'due', ends)
+  end
   return { 'done', wanted_quota, wanted_quota, '', registered_before }
 end
 
 if change == 'create' then return { 'exists', current, registered, pinned or '', registered_before } end
+if change == 'restore' then
+  -- Somebody made it who could not know that there was one before: it learns for the rest of the time since.
+  local time, known = call('TIME'), call('HMGET', usage, 'made', 'learned', 'learns_until', 'due')
+  local ends = math.floor((known[1] or 0) / 1000) + period
+  if not known[2] and ends > math.max(time[1] * 1000 + time[2] / 1000, (known[3] or 0) + 0) then
+    call('HSET', usage, 'learns_until', string.format('%.0f', ends))
+    if not known[4] or ends < known[4] + 0 then call('HSET', usage, 'due', string.format('%.0f', ends)) end
+  end
+  return { 'done', current, registered, pinned or '', registered_before }
+end
 local wanted
 if change == 'register' then
   registered, wanted = wanted_quota, pinned or wanted_quota
   call('HSET', usage, 'registered', registered)
+  if period ~= (period_before or '0') then
+    if period == '0' then call('HDEL', usage, 'learns_for') else call('HSET', usage, 'learns_for', period) end
+  end
 elseif change == 'pin' then
   pinned, wanted = wanted_quota, wanted_quota
   call('HSET', usage, 'pinned', pinned)

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -445,6 +446,10 @@ impl Backend for WithAllowance {
 
     async fn tickets(&self, pool: &PoolName, from: Cursor, count: usize) -> Result<TicketsPage> {
         self.backend.tickets(pool, from, count).await
+    }
+
+    async fn end_learning(&self, pool: &PoolName) -> Result<Duration> {
+        self.backend.end_learning(pool).await
     }
 
     async fn delete_pool(&self, pool: &PoolName, deletion: Deletion) -> Result<u64> {

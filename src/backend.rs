@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -197,6 +198,13 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// [`UnknownNamespace`](crate::Error::UnknownNamespace) when pinning or unpinning one that does
     /// not; else as [`allocate`](Self::allocate).
     async fn change_quota(&self, pool: &PoolName, change: QuotaChange) -> Result<PoolQuota>;
+
+    /// Has a pool that learns who holds its units admit new claims from now on; answers how long it would have learned still.
+    ///
+    /// # Errors
+    ///
+    /// As [`release`](Self::release).
+    async fn end_learning(&self, pool: &PoolName) -> Result<Duration>;
 
     /// Deletes a pool and answers how many units were in use.
     ///

@@ -4,6 +4,7 @@ use crate::amount::{Lease, ResourceConstraintsSpec, Units};
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
 use crate::name::{AllocationToken, Holder, PoolName};
+use crate::outcome::FencingNumber;
 
 /// One token and the units it is to hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -15,18 +16,30 @@ pub struct Claim {
     pub units: Units,
     /// How long they are held unless renewed; none is until they are released.
     pub lease: Option<Lease>,
+    /// Number of the grant that the token had, if the backend may have forgotten that.
+    pub returning: Option<FencingNumber>,
 }
 
 impl Claim {
     /// A claim of several units, held until released.
     pub fn new(token: AllocationToken, units: Units) -> Self {
-        Self { token, units, lease: None }
+        Self { token, units, lease: None, returning: None }
     }
 
     /// The same claim, whose units return by themselves when the lease is over.
     #[must_use]
     pub fn with_lease(self, lease: Lease) -> Self {
         Self { lease: Some(lease), ..self }
+    }
+
+    /// The same claim of a token that was granted before, under this number.
+    ///
+    /// A pool that learns who holds its units, after data were lost, admits it if it has indeed forgotten that grant, and past
+    /// all tickets; what is granted has a larger number. Else, and among claims of several pools, it is a claim like any other.
+    /// Leases that this library renews come back by themselves.
+    #[must_use]
+    pub fn returning(self, number: FencingNumber) -> Self {
+        Self { returning: Some(number), ..self }
     }
 }
 

@@ -30,6 +30,8 @@
 //! | `redis.commandTimeout` | `TOKENPOOL_REDIS_COMMAND_TIMEOUT` | `3s` | for an answer; 1 ms to 1 h |
 //! | `redis.totalTimeout` | `TOKENPOOL_REDIS_TOTAL_TIMEOUT` | `10s` | for a call with all its repetitions; 1 ms to 1 h |
 //! | `redis.retryPercent` | `TOKENPOOL_REDIS_RETRY_PERCENT` | 20 | most repetitions per hundred calls, over ten seconds; one a second is always free; 0 to 1000 |
+//! | `redis.learningPeriod` | `TOKENPOOL_REDIS_LEARNING_PERIOD` | `0s` | how long a pool whose data were lost, or whose server is another one, admits nobody new, so that whoever has a lease can come back first: set it to the longest lease in use; 0 s keeps nobody out; at most 1 h |
+//! | `redis.learnOnCreation` | `TOKENPOOL_REDIS_LEARN_ON_CREATION` | false | so does every pool that this process registers and that does not exist, for servers that keep nothing over a restart: there nobody may be left who knows what was lost |
 //! | `redis.minReplicas` | `TOKENPOOL_REDIS_MIN_REPLICAS` | 0 | replicas that must have a grant before it is answered, each time by a WAIT; 0 waits for none; at most 16 |
 //! | `redis.acknowledgeTimeout` | `TOKENPOOL_REDIS_ACKNOWLEDGE_TIMEOUT` | `1s` | how long they have, after which the grant is given back and the claim an error; 1 ms to 1 h, and with `minReplicas` less than `commandTimeout` |
 //! | `redis.connections` | `TOKENPOOL_REDIS_CONNECTIONS` | 1 | connections that all claims share; 1 to 64 |
@@ -191,6 +193,11 @@ pub struct RedisConfig {
     pub total_timeout: Duration,
     /// `retryPercent`: most repetitions per hundred calls.
     pub retry_percent: u32,
+    /// `learningPeriod`: how long a pool admits nobody new after data were lost.
+    #[serde(deserialize_with = "duration")]
+    pub learning_period: Duration,
+    /// `learnOnCreation`: whether a pool that this process makes begins so.
+    pub learn_on_creation: bool,
     /// `minReplicas`: how many replicas must have a grant before it is answered.
     pub min_replicas: u32,
     /// `acknowledgeTimeout`: how long they have for that.
@@ -223,6 +230,8 @@ impl Default for RedisConfig {
             command_timeout: Duration::from_secs(3),
             total_timeout: Duration::from_secs(10),
             retry_percent: 20,
+            learning_period: Duration::ZERO,
+            learn_on_creation: false,
             min_replicas: 0,
             acknowledge_timeout: Duration::from_secs(1),
             connections: 1,
@@ -254,7 +263,7 @@ const ADDRESS_KEYS: [&str; 9] = [
     "database",
 ];
 
-const ENVIRONMENT: [(&str, &[&str], Kind); 27] = [
+const ENVIRONMENT: [(&str, &[&str], Kind); 29] = [
     ("TOKENPOOL_TYPE", &["type"], Kind::Text),
     ("TOKENPOOL_RESOURCE_MAX_QUOTA", &["resourceMaxQuota"], Kind::Number),
     ("TOKENPOOL_ON_UNAVAILABLE", &["onUnavailable"], Kind::Text),
@@ -279,6 +288,8 @@ const ENVIRONMENT: [(&str, &[&str], Kind); 27] = [
     ("TOKENPOOL_REDIS_COMMAND_TIMEOUT", &["redis", "commandTimeout"], Kind::Text),
     ("TOKENPOOL_REDIS_TOTAL_TIMEOUT", &["redis", "totalTimeout"], Kind::Text),
     ("TOKENPOOL_REDIS_RETRY_PERCENT", &["redis", "retryPercent"], Kind::Number),
+    ("TOKENPOOL_REDIS_LEARNING_PERIOD", &["redis", "learningPeriod"], Kind::Text),
+    ("TOKENPOOL_REDIS_LEARN_ON_CREATION", &["redis", "learnOnCreation"], Kind::Flag),
     ("TOKENPOOL_REDIS_MIN_REPLICAS", &["redis", "minReplicas"], Kind::Number),
     ("TOKENPOOL_REDIS_ACKNOWLEDGE_TIMEOUT", &["redis", "acknowledgeTimeout"], Kind::Text),
     ("TOKENPOOL_REDIS_CONNECTIONS", &["redis", "connections"], Kind::Number),
@@ -465,6 +476,12 @@ impl Config {
         }
         if redis.retry_percent > 1000 {
             return wrong("redis.retryPercent", "must be at most 1000");
+        }
+        if redis.learning_period > Duration::from_secs(3600) {
+            return wrong("redis.learningPeriod", "must be at most 1h");
+        }
+        if redis.learn_on_creation && redis.learning_period.is_zero() {
+            return wrong("redis.learnOnCreation", "needs redis.learningPeriod");
         }
         if !(1..=64).contains(&redis.connections) {
             return wrong("redis.connections", "must be between 1 and 64");

@@ -1,6 +1,7 @@
 //! The backend that grants everything and keeps nothing, Flyte's default.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -131,11 +132,17 @@ impl Backend for NoopBackend {
 
     async fn change_quota(&self, pool: &PoolName, change: QuotaChange) -> Result<PoolQuota> {
         match change {
-            QuotaChange::Register(quota) | QuotaChange::Create(quota) => {
+            QuotaChange::Register(quota)
+            | QuotaChange::Restore(quota)
+            | QuotaChange::Create(quota) => {
                 Ok(PoolQuota::new(quota.get(), quota.get(), None, None))
             }
             QuotaChange::Pin(_) | QuotaChange::Unpin => unknown(pool),
         }
+    }
+
+    async fn end_learning(&self, pool: &PoolName) -> Result<Duration> {
+        unknown(pool)
     }
 
     async fn delete_pool(&self, pool: &PoolName, _: Deletion) -> Result<u64> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::amount::Units;
 use crate::error::{Error, Result};
@@ -136,6 +137,11 @@ pub enum Limit {
     Queue,
     /// The cap on a scope.
     Cap(Scope),
+    /// Data were lost, and until everyone who holds units has come back, nobody new is admitted; use and size are the pool's.
+    Learning {
+        /// How long that will last.
+        time_left: Duration,
+    },
 }
 
 impl fmt::Display for Limit {
@@ -144,6 +150,10 @@ impl fmt::Display for Limit {
             Self::Quota => f.write_str("quota of the pool"),
             Self::Queue => f.write_str("tickets stand before it"),
             Self::Cap(scope) => write!(f, "cap of {scope}"),
+            Self::Learning { time_left } => {
+                let seconds = time_left.as_millis().div_ceil(1000);
+                write!(f, "the pool learns who holds its units, for {seconds} s more")
+            }
         }
     }
 }
@@ -188,9 +198,10 @@ impl Outcome {
     pub fn status(&self) -> AllocationStatus {
         match self {
             Self::Granted(_) => AllocationStatus::Granted,
-            Self::Refused(Refusal { limit: Limit::Quota | Limit::Queue, .. }) => {
-                AllocationStatus::Exhausted
-            }
+            Self::Refused(Refusal {
+                limit: Limit::Quota | Limit::Queue | Limit::Learning { .. },
+                ..
+            }) => AllocationStatus::Exhausted,
             Self::Refused(Refusal { limit: Limit::Cap(_), .. }) => {
                 AllocationStatus::NamespaceQuotaExceeded
             }

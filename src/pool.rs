@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use crate::amount::{Quota, Units};
@@ -17,6 +18,10 @@ use crate::ticket::{Order, Weight};
 pub enum QuotaChange {
     /// What a manager wants: makes the pool if there is none. A pinned quota stays in force.
     Register(Quota),
+    /// What a manager wants of a pool that it knew and that is gone: makes it again. The pool learns who holds its units before
+    /// it admits anybody new, for the configured time; so it does if somebody else has made it meanwhile. A quota that is
+    /// there stays.
+    Restore(Quota),
     /// What an operator wants who expects that there is no such pool.
     Create(Quota),
     /// What an operator wants, whatever managers register, until unpinned.
@@ -76,16 +81,30 @@ pub struct PoolUsage {
     pub holders: u64,
     /// The first grant's fencing number. One that is smaller is of a pool of this name that was deleted, or lost.
     pub first_fencing_number: FencingNumber,
-    /// The next grant's fencing number.
+    /// The least fencing number that the next grant can have.
     pub next_fencing_number: FencingNumber,
     /// Number of tickets that wait.
     pub tickets: u64,
+    /// How long the pool still learns who holds its units and admits nobody new, because data were lost.
+    pub learning: Option<Duration>,
+    /// Fencing numbers that were never given here, but may have been by a server before this one.
+    pub lost: Option<Range<FencingNumber>>,
     /// The order in which they get their turn.
     pub order: Order,
     /// Weights of projects in the order [`Order::Fair`], as far as they were set.
     pub weights: BTreeMap<String, Weight>,
     /// Units in use per scope. Read in pages, so under way it may differ from `in_use`.
     pub scopes: BTreeMap<Scope, u64>,
+}
+
+impl PoolUsage {
+    /// Whether a grant of this number, if it is not recorded, was forgotten: it is of a pool or a server before this one. Else
+    /// it was given back, taken away, or over.
+    pub fn has_forgotten(&self, number: FencingNumber) -> bool {
+        number < self.first_fencing_number
+            || number >= self.next_fencing_number
+            || self.lost.as_ref().is_some_and(|lost| lost.contains(&number))
+    }
 }
 
 /// What is recorded of a grant.

@@ -149,7 +149,17 @@ impl Registered {
             return Err(Error::UnknownNamespace { pool });
         };
         tracing::warn!(%pool, %quota, "the backend did not know the pool; registering it again");
-        self.backend.change_quota(&pool, QuotaChange::Register(quota)).await.map(drop)
+        self.backend.change_quota(&pool, QuotaChange::Restore(quota)).await.map(drop)
+    }
+
+    /// Tells the backend that it lost grants of a pool, if not the pool: somebody who did not know may have made it again.
+    pub(crate) async fn restore(&self, pool: &PoolName) -> Result<()> {
+        match self.entry(pool) {
+            Some(Some(quota)) => {
+                self.backend.change_quota(pool, QuotaChange::Restore(quota)).await.map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn entry(&self, pool: &PoolName) -> Option<Option<Quota>> {

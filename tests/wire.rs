@@ -33,10 +33,12 @@ async fn a_pool_is_kept_as_the_schema_says() {
     let mut raw = pool.raw();
     let start = pool.usage().await.next_fencing_number.get();
     let (key, usage, grants) = (pool.key(), pool.key_of("usage"), pool.key_of("grants"));
+    let server = run_id(&mut raw);
     let list = ("tokenpool:pools".to_owned(), vec![key.clone()]);
     let counters = |issued: u64, limit: u64, scopes: &[&str]| {
         let (issued, limit) = (format!("issued = {issued}"), format!("issue_limit = {limit}"));
         let mut all = fields(&[ABOUT, "quota = 10", "registered = 10", "schema = 1"]);
+        all.push(format!("server = {server}"));
         all.extend([issued, limit, format!("epoch = {start}"), format!("made = {start}")]);
         all.extend(fields(scopes));
         all.sort();
@@ -89,6 +91,12 @@ async fn a_pinned_quota_has_a_field_of_its_own_and_a_deleted_pool_none() {
     assert!(!raw.hexists::<_, _, bool>(&usage, "pinned").unwrap());
     f.backend.delete_pool(&pool.name, tokenpool::Deletion::OnlyUnused).await.unwrap();
     assert_eq!(everything(&mut raw), []);
+}
+
+/// What a server calls itself in this run.
+pub(crate) fn run_id(connection: &mut redis::Connection) -> String {
+    let text: String = redis::cmd("INFO").arg("server").query(connection).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap().to_owned()
 }
 
 /// Calls by command since the last reset, without those that look.
@@ -309,7 +317,8 @@ async fn leases_and_tickets_are_kept_as_the_schema_says() {
     let (seconds, millis) = (start.as_secs(), start.as_millis());
     // Not what else is kept of a pool, and not the list of pools.
     let mut state = || -> Vec<(String, Vec<String>)> {
-        let known = ["about", "quota", "registered", "schema", "issue_limit", "epoch", "made"];
+        let known =
+            ["about", "quota", "registered", "schema", "issue_limit", "epoch", "made", "server"];
         let mut all = everything(&mut raw);
         all.retain(|(key, _)| key != "tokenpool:pools");
         for (key, content) in &mut all {
@@ -496,6 +505,7 @@ async fn fair_shares_and_the_journal_are_all_that_an_idle_pool_keeps_beside_its_
         "quota",
         "registered",
         "schema",
+        "server",
         "ticket",
         "virtual",
         "w:q",

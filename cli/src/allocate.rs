@@ -159,9 +159,10 @@ struct Place {
 impl Place {
     /// Of a claim without a ticket: behind all that have one. The claim is refused whether or not this can be told.
     async fn outside(backend: &dyn Backend, pool: &PoolName) -> Self {
-        let tickets = backend.usage(pool).await.ok().map(|usage| usage.tickets);
+        let usage = backend.usage(pool).await.ok();
+        let mut soonest = usage.as_ref().and_then(|usage| usage.learning);
+        let tickets = usage.map(|usage| usage.tickets);
         let mut pages = HolderPages::new(backend, pool);
-        let mut soonest = None;
         while let Ok(Some(page)) = pages.next().await {
             let leases = page.iter().filter_map(|holding| holding.lease_left);
             soonest = leases.chain(soonest).min();

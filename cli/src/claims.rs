@@ -61,7 +61,7 @@ pub(crate) fn only<T>(operation: &'static str, answers: Vec<T>) -> tokenpool::Re
 /// JSON of a limit that stops a claim.
 #[derive(Debug, Serialize)]
 pub(crate) struct LimitAnswer {
-    /// `quota`, `queue`, `project_cap` or `namespace_cap`.
+    /// `quota`, `queue`, `learning`, `project_cap` or `namespace_cap`.
     kind: &'static str,
     /// The project whose cap it is, or null for the pool's.
     project: Option<String>,
@@ -87,6 +87,7 @@ impl LimitAnswer {
                 ("namespace_cap", Some(project), Some(domain))
             }
             Limit::Queue => ("queue", None, None),
+            Limit::Learning { .. } => ("learning", None, None),
             _ => ("quota", None, None),
         };
         Self { kind, project: project.cloned(), domain: domain.cloned(), in_use, size }

@@ -186,13 +186,15 @@ async fn explain(
     match (holders.grant, queue.ticket, stopped) {
         (Some(grant), ..) => Ok(held(pool, member, grant)),
         (None, Some(ticket), Some((limit, in_use, size))) => {
-            let retry_after = holders.soonest.into_iter().chain(queue.soonest).min();
+            let ends = [holders.soonest, queue.soonest, usage.learning];
+            let retry_after = ends.into_iter().flatten().min();
             let position = queue.ahead + 1;
             let text = format!(
                 "{member} waits for {} unit(s) of {pool} at position {position} of {}\n\
-                 stopped by the {limit}: {in_use} of {size} in use\n{}\n",
+                 {}{limit}: {in_use} of {size} in use\n{}\n",
                 ticket.units,
                 usage.tickets.max(position),
+                if matches!(limit, Limit::Learning { .. }) { "" } else { "stopped by the " },
                 match retry_after {
                     Some(time) => format!("the first in its way ends by itself in {}", left(time)),
                     None => "nothing in its way ends by itself".to_owned(),
@@ -276,10 +278,12 @@ fn stopped(ticket: &TicketRecord, usage: &PoolUsage) -> (Limit, u64, u64) {
             }
         }
     }
-    match usage.in_use + wanted > usage.quota {
-        true => (Limit::Quota, usage.in_use, usage.quota),
-        false => (Limit::Queue, usage.in_use, usage.quota),
-    }
+    let limit = match usage.learning {
+        _ if usage.in_use + wanted > usage.quota => Limit::Quota,
+        Some(time_left) => Limit::Learning { time_left },
+        None => Limit::Queue,
+    };
+    (limit, usage.in_use, usage.quota)
 }
 
 /// The queue as far as a token's ticket.

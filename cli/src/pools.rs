@@ -1,5 +1,7 @@
 //! `create pool`, `get pools`, `get pool`, `update pool`, `delete pool`.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokenpool::{
@@ -9,6 +11,7 @@ use tokenpool::{
 use crate::args::{Global, Pool, UpdatePool};
 use crate::connect;
 use crate::error::{Error, Result, Verdict, describe};
+use crate::format::{left, millis};
 use crate::output::{Answer, Output, Row, lines, properties, table, tell};
 
 /// As many calls at once as the backend keeps connections for them.
@@ -112,6 +115,9 @@ pub(crate) async fn update(
     if let Some(quota) = quota {
         backend.change_quota(&pool, quota).await?;
     }
+    if change.end_learning {
+        backend.end_learning(&pool).await?;
+    }
     let usage = backend.usage(&pool).await?;
     output.answer(&QuotaAnswer {
         namespace: pool.as_str(),
@@ -163,6 +169,8 @@ struct PoolRow {
     tickets: u64,
     /// In which order they get their turn: `fifo`, `priority` or `fair`.
     order: &'static str,
+    /// How long the pool still learns who holds its units, in milliseconds, or null.
+    learning_left_ms: Option<u64>,
 }
 
 impl PoolRow {
@@ -176,6 +184,7 @@ impl PoolRow {
             holders: usage.holders,
             tickets: usage.tickets,
             order: usage.order.as_str(),
+            learning_left_ms: usage.learning.map(millis),
         }
     }
 
@@ -239,7 +248,7 @@ pub(crate) async fn list(global: &Global, output: &mut Output) -> Result<Verdict
 struct PoolAnswer {
     #[serde(flatten)]
     pool: PoolRow,
-    /// The next grant's fencing number.
+    /// The least fencing number that the next grant can have.
     next_fencing_number: u64,
     /// Weights of projects that were set.
     weights: Vec<WeightAnswer>,
@@ -271,6 +280,10 @@ impl Answer for PoolAnswer {
             ("order", pool.order.to_owned()),
             ("next fencing number", self.next_fencing_number.to_string()),
         ]);
+        if let Some(millis) = pool.learning_left_ms {
+            let time = left(Duration::from_millis(millis));
+            text += &format!("learns who holds units, and admits nobody new, for {time} more\n");
+        }
         if !self.weights.is_empty() {
             let rows = self
                 .weights

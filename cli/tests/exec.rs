@@ -65,7 +65,6 @@ fn the_exit_status_is_handed_on_and_the_units_are_back() {
 #[test]
 fn the_command_runs_with_its_input_its_output_and_the_names_of_its_grant() {
     let server = Server::with_pool(3);
-    let pool = server.tokenpool("get pool hive:default -o json").exits_with(0).json();
     let script = "cat; echo $TOKENPOOL_NAMESPACE $TOKENPOOL_TOKEN $TOKENPOOL_FENCING; \
                   echo oh >&2";
     let options = "--token t --units 2 -p research -d dev --execution nightly";
@@ -80,7 +79,7 @@ fn the_command_runs_with_its_input_its_output_and_the_names_of_its_grant() {
     assert!(holders[0]["lease_left_ms"].as_u64().unwrap() <= 30_000, "{holders}");
     child.stdin.take().unwrap().write_all(b"in\n").unwrap();
     let run = wait(child).exits_with(0);
-    let number = &pool["next_fencing_number"];
+    let number = &holders[0]["fencing_number"];
     assert_eq!(run.stdout, format!("in\nhive:default t {number}\n"));
     assert_eq!(run.stderr, "oh\n");
 }

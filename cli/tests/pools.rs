@@ -1,7 +1,9 @@
 //! Creating, showing, changing and deleting pools.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tokenpool::ResourceConstraintsSpec;
 
+use crate::program::{HIVE, wait_in_line};
 use crate::server::Server;
 
 #[test]
@@ -17,6 +19,7 @@ fn a_pool_is_created_shown_pinned_unpinned_and_deleted() {
     row["tickets"] = json!(0);
     row["in_use"] = json!(0);
     row["holders"] = json!(0);
+    row["learning_left_ms"] = json!(null);
     assert_eq!(json("get pools"), json!([row]));
     let mut pool = json("get pool hive:default");
     let fields = pool.as_object_mut().unwrap();
@@ -104,6 +107,7 @@ fn an_unknown_pool_is_wrong_input_for_every_command() {
         "get holders hive:default",
         "update pool hive:default --quota 1",
         "update pool hive:default --unpin",
+        "update pool hive:default --end-learning",
         "delete pool hive:default",
         "delete pool hive:default --force",
         "allocate hive:default t --project p --domain d --execution e",
@@ -177,6 +181,37 @@ fn order_and_weights_are_changed_and_shown() {
     let pool = server.tokenpool("get pool hive:default").exits_with(0).stdout;
     assert!(pool.contains("order                priority\n"), "{pool}");
     assert!(pool.contains("PROJECT  WEIGHT\np        1\nq        2\n"), "{pool}");
+}
+
+#[test]
+fn a_pool_that_learns_says_so_until_that_is_ended() {
+    let server = Server::start();
+    server.tokenpool("create pool hive:default --quota 5").exits_with(0);
+    let json = |arguments: &str| server.tokenpool(&format!("{arguments} -o json")).json();
+    // As if another server had had the pool, in which a manager wanted that.
+    let usage = format!("{{{HIVE}}}:usage");
+    server.ask::<u64>(&format!("HSET {usage} server before learns_for 60000"));
+    let claim = "hive:default t --project p --domain d --execution e";
+    let refused = json(&format!("allocate {claim}"));
+    assert_eq!(
+        (&refused["status"], &refused["limit"]["kind"]),
+        (&json!("Exhausted"), &json!("learning"))
+    );
+    let left = |of: &Value, field: &str| of[field].as_u64().unwrap();
+    assert!((50_000..=60_000).contains(&left(&refused, "retry_after_ms")), "{refused}");
+    let pool = json("get pool hive:default");
+    assert!((50_000..=60_000).contains(&left(&pool, "learning_left_ms")), "{pool}");
+    let text = server.tokenpool("get pool hive:default").exits_with(0).stdout;
+    assert!(text.contains("\nlearns who holds units, and admits nobody new, for 5"), "{text}");
+    wait_in_line(&server, 1, ResourceConstraintsSpec::NONE);
+    let explain = server.tokenpool("explain hive:default t0 --project p --domain d --execution e");
+    let text = explain.exits_with(0).stdout;
+    assert!(text.contains("\nthe pool learns who holds its units, for "), "{text}");
+    let done = server.tokenpool("update pool hive:default --end-learning").exits_with(0).stdout;
+    assert_eq!(done, "updated hive:default: quota 5, order fifo\n");
+    let pool = json("get pool hive:default");
+    assert_eq!((&pool["learning_left_ms"], &pool["in_use"]), (&json!(null), &json!(1)));
+    server.tokenpool(&format!("allocate {claim}")).exits_with(0);
 }
 
 #[test]

@@ -11,6 +11,8 @@ local UNIT = 1000000
 local LEVEL = 30000000
 
 local order, issued, issue_limit, quota, virtual, noted, closed, now
+-- Until when nobody new is admitted, in milliseconds, while the pool learns who holds its units.
+local learning
 
 local function text(number) return string.format('%.0f', number) end
 
@@ -19,10 +21,15 @@ local function scope_of(member) return string.match(member, '^ex:([^:]*):([^:]*)
 -- Reads the clock and the pool's state; returns the clock in whole milliseconds.
 local function look()
   now = call('TIME')
-  local state = call('HMGET', usage, 'issued', 'issue_limit', 'quota', 'order', 'virtual', 'due', 'closed')
+  local millis = math.floor(now[1] * 1000 + now[2] / 1000)
+  local state = call('HMGET', usage, 'issued', 'issue_limit', 'quota', 'order', 'virtual', 'due', 'closed', 'learns_until')
   issued, issue_limit, quota, order, virtual = state[1] + 0, state[2] + 0, state[3] + 0, state[4], (state[5] or 0) + 0
-  noted, closed = state[6], state[7]
-  return math.floor(now[1] * 1000 + now[2] / 1000)
+  noted, closed, learning = state[6], state[7], state[8]
+  if learning and learning + 0 <= millis then
+    call('HDEL', usage, 'learns_until')
+    learning = nil
+  end
+  return millis
 end
 
 -- Whether a lease or a ticket may be over: none ends before what is noted as due.
@@ -138,6 +145,25 @@ local function grant(member, units, holder, execution, project, domain)
   return fence
 end
 
+-- Whether a number is of a grant that the server has forgotten: of a pool before this one, of another server's reign, or
+-- larger than any that was given here.
+local function is_forgotten(number)
+  if number == '-' then return false end
+  local made, lost_from, lost_to = unpack(call('HMGET', usage, 'made', 'lost_from', 'lost_to'))
+  number = number + 0
+  return number < (made or 0) + 0 or number >= issued
+    or lost_from and number >= lost_from + 0 and number < lost_to + 0
+end
+
+-- Has the next grant get a larger number than this one, without a change to what is free.
+local function exceed(number)
+  local ahead = number + 1 - issued
+  if ahead <= 0 then return end
+  call('HINCRBY', usage, 'issued', text(ahead))
+  call('HINCRBY', usage, 'issue_limit', text(ahead))
+  issued, issue_limit = issued + ahead, issue_limit + ahead
+end
+
 -- A ticket's record in parts: units, rank, project cap, domain cap, since, channel, holder, execution.
 local function parts(record)
   return string.match(record, '^([0-9]+) ([0-9]+) ([^ ]+) ([^ ]+) ([0-9]+) ([^ ]+) ([^ ]+) (.*)$')
@@ -173,6 +199,8 @@ end
 -- Hands free units on to the tickets whose turn it is. What a cap of its own scope stops loses its turn until the scope's
 -- units come back; what the quota stops keeps its turn, and all others wait behind it. Returns whether that is all.
 local function hand_on(millis)
+  -- Whoever had them before may come back.
+  if learning then return true end
   for _ = 1, HANDED do
     local project = call('ZRANGE', turns, 0, 0)[1]
     if not project then return true end
@@ -249,6 +277,7 @@ local function settle(looked)
     call('HSET', usage, 'due', '0')
   elseif over then
     local due = call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2]
+    if learning and (not due or learning + 0 < due + 0) then due = learning end
     if due then call('HSET', usage, 'due', due) else call('HDEL', usage, 'due') end
   end
   return millis, done

@@ -69,7 +69,7 @@ fn mistakes_are_named_with_what_is_allowed() {
         ),
         (
             "redis: {host: x}",
-            "invalid configuration: redis.host: unknown field `host`, expected one of `hostPaths`, `primaryName`, `hostPath`, `hostKey`, `maxRetries`, `hostUser`, `sentinelUser`, `sentinelKey`, `cluster`, `database`, `url`, `tls`, `tlsCaFile`, `tlsCertFile`, `tlsKeyFile`, `tlsServerName`, `connectTimeout`, `commandTimeout`, `totalTimeout`, `retryPercent`, `minReplicas`, `acknowledgeTimeout`, `connections`",
+            "invalid configuration: redis.host: unknown field `host`, expected one of `hostPaths`, `primaryName`, `hostPath`, `hostKey`, `maxRetries`, `hostUser`, `sentinelUser`, `sentinelKey`, `cluster`, `database`, `url`, `tls`, `tlsCaFile`, `tlsCertFile`, `tlsKeyFile`, `tlsServerName`, `connectTimeout`, `commandTimeout`, `totalTimeout`, `retryPercent`, `learningPeriod`, `learnOnCreation`, `minReplicas`, `acknowledgeTimeout`, `connections`",
         ),
         (
             "resourceMaxQuota: many",
@@ -121,6 +121,14 @@ fn mistakes_are_named_with_what_is_allowed() {
         (
             "redis: {totalTimeout: 2h}",
             "invalid configuration: redis.totalTimeout: must be between 1ms and 1h",
+        ),
+        (
+            "redis: {learningPeriod: 2h}",
+            "invalid configuration: redis.learningPeriod: must be at most 1h",
+        ),
+        (
+            "redis: {learnOnCreation: true}",
+            "invalid configuration: redis.learnOnCreation: needs redis.learningPeriod",
         ),
         (
             "redis: {minReplicas: 17}",
@@ -177,6 +185,8 @@ fn the_environment_overrides_the_file() -> Result<()> {
         "TOKENPOOL_REDIS_HOST_PATHS" => Some("a:1".to_owned()),
         "TOKENPOOL_REDIS_HOST_KEY" => Some("123".to_owned()),
         "TOKENPOOL_REDIS_CONNECT_TIMEOUT" => Some("1s".to_owned()),
+        "TOKENPOOL_REDIS_LEARNING_PERIOD" => Some("30s".to_owned()),
+        "TOKENPOOL_REDIS_LEARN_ON_CREATION" => Some("true".to_owned()),
         "TOKENPOOL_REDIS_MIN_REPLICAS" => Some("2".to_owned()),
         "TOKENPOOL_REDIS_ACKNOWLEDGE_TIMEOUT" => Some("20ms".to_owned()),
         "TOKENPOOL_REDIS_HOST_PATH" => Some(String::new()),
@@ -192,6 +202,8 @@ fn the_environment_overrides_the_file() -> Result<()> {
     assert_eq!(config.redis.host_path, "b:2");
     assert_eq!(config.redis.host_key.as_ref().map(ExposeSecret::expose_secret), Some("123"));
     assert_eq!(config.redis.connect_timeout, Duration::from_secs(1));
+    assert_eq!(config.redis.learning_period, Duration::from_secs(30));
+    assert!(config.redis.learn_on_creation);
     assert_eq!(config.redis.min_replicas, 2);
     assert_eq!(config.redis.acknowledge_timeout, Duration::from_millis(20));
     let wrong = |name: &str| (name == "TOKENPOOL_RESOURCE_MAX_QUOTA").then(|| "x".to_owned());

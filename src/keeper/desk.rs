@@ -219,7 +219,7 @@ impl Desk {
             let mut renewals = self.renewals();
             for ((id, (held, _)), answer) in ids.into_iter().zip(held).zip(answers) {
                 match answer {
-                    Ok(Renewed::Lost) if renewals.is_grant(id) => gone.push((id, held)),
+                    answer if renewals.is_gone(id, &answer) => gone.push((id, held)),
                     Err(error) if error.is_retryable() && renewals.is_grant(id) => {
                         renewals.try_again(id);
                     }
@@ -240,25 +240,28 @@ impl Desk {
             Ok(pools) => pools.backend().usage(pool).await,
             Err(error) => Err(error),
         };
+        let has_forgotten = |held: &Held| match &usage {
+            // Without a number it was granted without the server, which is there again.
+            Ok(usage) => Ok(held.number.is_none_or(|number| usage.has_forgotten(number))),
+            Err(Error::UnknownNamespace { .. }) => Ok(true),
+            Err(_) => Err(()),
+        };
+        if gone.iter().any(|(_, held)| held.number.is_some() && has_forgotten(held) == Ok(true))
+            && let Ok(pools) = self.pools().await
+            && let Err(error) = pools.restore(pool).await
+        {
+            tracing::warn!(%pool, %error, "not restored");
+        }
         for (id, held) in gone {
             // Given back on purpose just now, it is not lost.
             if self.returns.include(&held) {
                 self.renewals().remove(id);
                 continue;
             }
-            let is_forgotten = match &usage {
-                // Granted without the server, which is there again.
-                Ok(_) if held.number.is_none() => true,
-                Ok(usage) => held.number.is_some_and(|number| number < usage.first_fencing_number),
-                Err(Error::UnknownNamespace { .. }) => true,
-                Err(_) => {
-                    self.renewals().try_again(id);
-                    continue;
-                }
-            };
-            match is_forgotten {
-                true => self.claim_again(id).await,
-                false => self.renewals().lose(id),
+            match has_forgotten(&held) {
+                Ok(true) => self.claim_again(id).await,
+                Ok(false) => self.renewals().lose(id),
+                Err(()) => self.renewals().try_again(id),
             }
         }
     }
@@ -280,7 +283,20 @@ impl Desk {
                 }
             }
             Err(error) if error.is_retryable() => self.renewals().try_again(id),
+            // Nobody new has it, but perhaps a holder that has given it back, and that was forgotten, too.
+            Ok(Some(Outcome::Refused(_))) if self.is_learning(&held.pool).await => {
+                self.renewals().try_again(id);
+            }
             _ => self.renewals().lose(id),
+        }
+    }
+
+    async fn is_learning(&self, pool: &PoolName) -> bool {
+        match self.pools().await {
+            Ok(pools) => {
+                pools.backend().usage(pool).await.is_ok_and(|usage| usage.learning.is_some())
+            }
+            Err(_) => false,
         }
     }
 

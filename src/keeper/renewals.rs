@@ -137,6 +137,11 @@ impl Entry {
     fn is_grant(&self) -> bool {
         matches!(self.concerns, Concerns::Grant(_))
     }
+
+    /// Whether a number is of another grant of the token.
+    fn is_not(&self, number: Option<FencingNumber>) -> bool {
+        self.held.number.is_some_and(|own| number != Some(own))
+    }
 }
 
 /// When a lease is renewed.
@@ -218,6 +223,18 @@ impl Renewals {
         self.entries.get(&id).is_some_and(Entry::is_grant)
     }
 
+    /// Whether an answer means that the grant of an entry is not there: its token holds nothing, or waits, or holds another.
+    pub(super) fn is_gone(&self, id: Id, answer: &Result<Renewed>) -> bool {
+        let Some(entry) = self.entries.get(&id).filter(|entry| entry.is_grant()) else {
+            return false;
+        };
+        match answer {
+            Ok(Renewed::Lost | Renewed::Waiting) => true,
+            Ok(Renewed::Held(number)) => number.is_some() && entry.is_not(*number),
+            Err(_) => false,
+        }
+    }
+
     /// What is to be renewed for this entry.
     pub(super) fn get(&self, id: Id) -> Option<(&Held, Lease)> {
         self.entries.get(&id).map(|entry| (&entry.held, entry.lease))
@@ -284,12 +301,6 @@ impl Renewals {
             grip.fate.send_modify(|fate| fate.number = *number);
         }
         match (answer, &entry.concerns) {
-            // A later grant of the token is not this one.
-            (Ok(Renewed::Held(number)), Concerns::Grant(_))
-                if number.is_some() && entry.held.number.is_some_and(|own| number != Some(own)) =>
-            {
-                return self.lose(id);
-            }
             (Ok(Renewed::Held(_)), Concerns::Grant(_))
             | (Ok(Renewed::Waiting), Concerns::Ticket(_)) => {}
             // Its turn came, and the notice was lost.
@@ -311,6 +322,7 @@ impl Renewals {
             return None;
         };
         let claim = Claim::new(held.token.clone(), grip.units).with_lease(*lease);
+        let claim = Claim { returning: held.number, ..claim };
         Some((held.clone(), claim, grip.constraints))
     }
 

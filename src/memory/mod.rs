@@ -17,6 +17,7 @@ mod tests;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -261,7 +262,10 @@ impl Backend for MemoryBackend {
     }
 
     async fn change_quota(&self, name: &PoolName, change: QuotaChange) -> Result<PoolQuota> {
-        let (QuotaChange::Register(quota) | QuotaChange::Create(quota)) = change else {
+        let (QuotaChange::Register(quota)
+        | QuotaChange::Restore(quota)
+        | QuotaChange::Create(quota)) = change
+        else {
             return self.change(name, |pool, now| pool.change_quota(now, change))?;
         };
         let mut pools = self.inner.pools.write().unwrap_or_else(PoisonError::into_inner);
@@ -279,6 +283,11 @@ impl Backend for MemoryBackend {
                 Ok(PoolQuota::new(quota, quota, None, None))
             }
         }
+    }
+
+    async fn end_learning(&self, pool: &PoolName) -> Result<Duration> {
+        // Nothing is lost without the process that knows it.
+        self.read(pool, |_, _| Duration::ZERO)
     }
 
     async fn delete_pool(&self, name: &PoolName, deletion: Deletion) -> Result<u64> {

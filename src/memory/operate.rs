@@ -26,6 +26,8 @@ impl Pool {
                 return Err(Error::PoolExists { pool: self.name.clone(), quota: self.quota });
             }
             QuotaChange::Register(quota) => self.registered = quota.get(),
+            // It is there.
+            QuotaChange::Restore(_) => {}
             QuotaChange::Pin(quota) => self.pinned = Some(quota.get()),
             QuotaChange::Unpin => self.pinned = None,
         }
@@ -102,6 +104,8 @@ impl Pool {
             first_fencing_number: FencingNumber::new(self.made),
             next_fencing_number: FencingNumber::new(self.issued),
             tickets: self.queue.len(),
+            learning: None,
+            lost: None,
             order: self.queue.order(),
             weights: self.queue.weights().clone(),
             scopes: self.scopes.counters(),

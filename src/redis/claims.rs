@@ -28,6 +28,14 @@ impl RemotePool<'_> {
     ) -> Result<Vec<Result<Outcome>>> {
         let answers = match claims {
             [claim] => vec![self.call(&self.single(claimant, claim, None)).await?],
+            // What comes back is looked at by itself.
+            claims if claims.iter().any(|claim| claim.returning.is_some()) => {
+                let mut answers = Vec::new();
+                for claim in claims {
+                    answers.push(self.call(&self.single(claimant, claim, None)).await?);
+                }
+                answers
+            }
             claims => {
                 let batch = |claims: &[Claim]| {
                     let mut call = scripts::ALLOCATE_MANY.on(&self.keys.all());
@@ -105,6 +113,10 @@ impl RemotePool<'_> {
             Some((ticket, channel)) => {
                 call.arg(ticket.time_to_live.millis()).arg(ticket.priority.get()).arg(channel)
             }
+        };
+        match claim.returning {
+            Some(number) => call.arg(number.get()),
+            None => call.arg(NONE),
         };
         call
     }
@@ -378,6 +390,7 @@ fn limit_of(execution: &ExecutionId, what: What) -> Limit {
     match what {
         What::Pool => Limit::Quota,
         What::Queue => Limit::Queue,
+        What::Learning(left) => Limit::Learning { time_left: Duration::from_millis(left) },
         What::Project => Limit::Cap(Scope::Project { project }),
         What::Domain => {
             Limit::Cap(Scope::Domain { project, domain: execution.domain().to_owned() })

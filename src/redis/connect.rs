@@ -182,6 +182,12 @@ impl Connections {
         }
     }
 
+    /// Lets the server of a pool that a call has made know that it reigns over that.
+    pub(super) async fn introduce(&self, made_by: &Cmd) -> RedisResult<()> {
+        let introduction = Request::new(Body::One(made_by)).part(Part::Introduction);
+        self.repeating(Lane::Shared, introduction, self.deadline()).await.map(drop)
+    }
+
     /// Subscribes to a new channel of this process.
     pub(super) async fn listen(&self) -> Result<Inbox> {
         let channel = channel(&uuid::Uuid::new_v4().simple().to_string());
@@ -309,19 +315,34 @@ impl Connections {
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
     body: Body<'a>,
+    part: Part,
     is_asking: bool,
 }
 
 #[derive(Clone, Copy)]
 enum Body<'a> {
     One(&'a Cmd),
-    /// Answered by an array of all replies.
+    /// Answered by an array of all replies. The pools are those of the first.
     Many(&'a Pipeline),
 }
 
+/// How much of a request is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Whole,
+    /// Only that the server reigns, as far as it does not know.
+    Announcements,
+    /// The same, even if it was told before.
+    Introduction,
+}
+
+/// Where the keys of a script begin among the words of its call, and how many of them each pool has.
+const FIRST_KEY: usize = 3;
+const POOL_KEYS: usize = 9;
+
 impl<'a> Request<'a> {
     fn new(body: Body<'a>) -> Self {
-        Self { body, is_asking: false }
+        Self { body, part: Part::Whole, is_asking: false }
     }
 
     /// The same to a server that a slot is moving to.
@@ -329,50 +350,90 @@ impl<'a> Request<'a> {
         Self { is_asking, ..self }
     }
 
+    pub(super) fn part(self, part: Part) -> Self {
+        Self { part, ..self }
+    }
+
+    pub(super) fn is_introduction(&self) -> bool {
+        self.part == Part::Introduction
+    }
+
     /// The first key, which is in the same cluster slot as all others.
     pub(super) fn key(&self) -> &'a [u8] {
+        self.word(if self.is_script() { FIRST_KEY } else { 1 })
+    }
+
+    /// Keys of the pools in which this may admit somebody: scripts that can are given all that the pools have.
+    pub(super) fn pools(self) -> impl Iterator<Item = &'a [u8]> {
+        let keys = match self.is_script() {
+            true => str::from_utf8(self.word(FIRST_KEY - 1)).ok(),
+            false => None,
+        };
+        let pools = keys.and_then(|keys| keys.parse().ok()).unwrap_or(0) / POOL_KEYS;
+        (0..pools).map(move |pool| self.word(FIRST_KEY + pool * POOL_KEYS))
+    }
+
+    fn is_script(&self) -> bool {
+        self.word(0).starts_with(b"EVAL")
+    }
+
+    /// A word of the first command.
+    fn word(&self, place: usize) -> &'a [u8] {
         let cmd = match self.body {
             Body::One(cmd) => Some(cmd),
             Body::Many(pipeline) => pipeline.cmd_iter().next(),
         };
-        let Some(cmd) = cmd else { return b"" };
-        let word = |place| match cmd.args_iter().nth(place) {
+        match cmd.and_then(|cmd| cmd.args_iter().nth(place)) {
             Some(Arg::Simple(word)) => word,
             _ => b"",
-        };
-        word(if word(0).starts_with(b"EVAL") { 3 } else { 1 })
+        }
     }
 
-    /// The reply, which may be an error of the server.
-    pub(super) async fn send(self, connection: &mut impl ConnectionLike) -> RedisResult<Value> {
-        match (self.body, self.is_asking) {
-            (Body::One(cmd), false) => connection.req_packed_command(cmd).await,
-            (Body::Many(pipeline), false) => {
-                let replies = connection.req_packed_commands(pipeline, 0, pipeline.len());
-                replies.await.map(Value::Array)
-            }
-            (body, true) => {
-                let mut pipeline = Pipeline::new();
-                let mut add = |cmd: &Cmd| {
-                    pipeline.cmd("ASKING").add_command(cmd.clone());
-                };
-                match body {
-                    Body::One(cmd) => add(cmd),
-                    Body::Many(pipeline) => pipeline.cmd_iter().for_each(add),
+    /// The reply, which may be an error of the server, and before it those to what is sent before.
+    pub(super) async fn send(
+        self,
+        before: &[Cmd],
+        connection: &mut impl ConnectionLike,
+    ) -> RedisResult<(Vec<Value>, Value)> {
+        if before.is_empty() && (!self.is_asking || self.part != Part::Whole) {
+            let reply = match (self.part, self.body) {
+                (Part::Announcements | Part::Introduction, _) => Value::Nil,
+                (Part::Whole, Body::One(cmd)) => connection.req_packed_command(cmd).await?,
+                (Part::Whole, Body::Many(pipeline)) => {
+                    let replies = connection.req_packed_commands(pipeline, 0, pipeline.len());
+                    Value::Array(replies.await?)
                 }
-                let replies = connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
-                // Without permission to ask the server sends us away again, which would hide why.
-                let mut asked = replies.iter().step_by(2);
-                if let Some(refused) = asked.find(|said| matches!(said, Value::ServerError(_))) {
-                    return Ok(refused.clone());
-                }
-                let mut replies = replies.into_iter().skip(1).step_by(2);
-                match body {
-                    Body::One(_) => Ok(replies.next().unwrap_or(Value::Nil)),
-                    Body::Many(_) => Ok(Value::Array(replies.collect())),
-                }
-            }
+            };
+            return Ok((Vec::new(), reply));
         }
+        let mut pipeline = Pipeline::new();
+        let mut add = |cmd: &Cmd| {
+            if self.is_asking {
+                pipeline.cmd("ASKING");
+            }
+            pipeline.add_command(cmd.clone());
+        };
+        before.iter().for_each(&mut add);
+        match (self.part, self.body) {
+            (Part::Announcements | Part::Introduction, _) => {}
+            (Part::Whole, Body::One(cmd)) => add(cmd),
+            (Part::Whole, Body::Many(pipeline)) => pipeline.cmd_iter().for_each(add),
+        }
+        let replies = connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
+        let each = if self.is_asking { 2 } else { 1 };
+        // Without permission to ask the server sends us away again, which would hide why.
+        let mut asked = replies.iter().step_by(2).filter(|_| self.is_asking);
+        if let Some(refused) = asked.find(|said| matches!(said, Value::ServerError(_))) {
+            return Ok((Vec::new(), refused.clone()));
+        }
+        let mut replies = replies.into_iter().skip(each - 1).step_by(each);
+        let replies_before: Vec<_> = replies.by_ref().take(before.len()).collect();
+        let reply = match (self.part, self.body) {
+            (Part::Announcements | Part::Introduction, _) => replies_before.last().cloned(),
+            (Part::Whole, Body::One(_)) => replies.next(),
+            (Part::Whole, Body::Many(_)) => Some(Value::Array(replies.collect())),
+        };
+        Ok((replies_before, reply.unwrap_or(Value::Nil)))
     }
 }
 

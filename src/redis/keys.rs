@@ -70,7 +70,7 @@ impl PoolKeys {
         let pool = [BACKEND_ID, ":", name.as_str()].concat();
         let key = |what: &str| ["{", &pool, "}:", what].concat();
         Self {
-            usage: key("usage"),
+            usage: usage_key(&pool),
             grants: key("grants"),
             leases: key("leases"),
             tickets: key("tickets"),
@@ -100,6 +100,11 @@ impl PoolKeys {
             ["set", "hash", "hash", "zset", "hash", "zset", "zset", "zset", "zset", "stream"];
         self.with_journal().into_iter().zip(types)
     }
+}
+
+/// The key of the counters beside a pool's own.
+pub(super) fn usage_key(pool: &str) -> String {
+    ["{", pool, "}:usage"].concat()
 }
 
 /// Stands for the channel of a ticket that nobody is told about.

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Once, Weak};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Target, is_certificate_problem};
 use super::permission;
+use super::reign::Reign;
 
 /// How long calls wait for a connection that was lost.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -36,6 +37,7 @@ pub(super) struct Link {
 /// A connection as a call got it.
 pub(super) struct Connected {
     pub(super) connection: MultiplexedConnection,
+    pub(super) reign: Arc<Reign>,
     /// Which of the link's connections it is.
     pub(super) epoch: u64,
     /// Replies that had come when the call began.
@@ -56,7 +58,7 @@ impl fmt::Debug for Shared {
 
 enum State {
     Lost,
-    Up { epoch: u64, connection: MultiplexedConnection },
+    Up { epoch: u64, connection: MultiplexedConnection, reign: Arc<Reign> },
     Broken(RedisError),
 }
 
@@ -77,8 +79,8 @@ impl Link {
         hearing: Option<Arc<dyn Hearing>>,
     ) -> RedisResult<Self> {
         let keeper = Keeper::new(target, hearing);
-        let connection = keeper.connect(1).await?;
-        keeper.shared.state.send_replace(State::Up { epoch: 1, connection });
+        let (connection, reign) = keeper.connect(1).await?;
+        keeper.shared.state.send_replace(State::Up { epoch: 1, connection, reign });
         Ok(keeper.start())
     }
 
@@ -131,8 +133,9 @@ impl Shared {
         match &*self.state.borrow() {
             State::Lost => None,
             State::Broken(error) => Some(Err(error.clone())),
-            State::Up { epoch, connection } => Some(Ok(Connected {
+            State::Up { epoch, connection, reign } => Some(Ok(Connected {
                 connection: connection.clone(),
+                reign: Arc::clone(reign),
                 epoch: *epoch,
                 replies: self.replies.load(Ordering::Relaxed),
             })),
@@ -154,12 +157,15 @@ struct Keeper {
     target: Target,
     hearing: Option<Arc<dyn Hearing>>,
     shared: Arc<Shared>,
+    /// So much is said about the server once.
+    unknown: Once,
 }
 
 impl Keeper {
     fn new(target: Target, hearing: Option<Arc<dyn Hearing>>) -> Self {
         let state = watch::Sender::new(State::Lost);
-        Self { target, hearing, shared: Arc::new(Shared { state, replies: AtomicU64::new(0) }) }
+        let shared = Arc::new(Shared { state, replies: AtomicU64::new(0) });
+        Self { target, hearing, shared, unknown: Once::new() }
     }
 
     fn start(self) -> Link {
@@ -172,13 +178,13 @@ impl Keeper {
         for epoch in 2.. {
             // The sender lives as long as this task.
             let _ = states.wait_for(|state| !matches!(state, State::Up { .. })).await;
-            let connection = self.reconnect(epoch).await;
+            let (connection, reign) = self.reconnect(epoch).await;
             tracing::info!(server = %self.target.address, "connected again");
-            self.shared.state.send_replace(State::Up { epoch, connection });
+            self.shared.state.send_replace(State::Up { epoch, connection, reign });
         }
     }
 
-    async fn reconnect(&self, epoch: u64) -> MultiplexedConnection {
+    async fn reconnect(&self, epoch: u64) -> (MultiplexedConnection, Arc<Reign>) {
         let patience_ends = Instant::now() + PATIENCE;
         let (mut delays, mut reason) = (delays(), None);
         loop {
@@ -192,7 +198,7 @@ impl Keeper {
                 }
             };
             let error = match connected {
-                Ok(connection) => return connection,
+                Ok(connected) => return connected,
                 Err(error) => error,
             };
             tracing::debug!(server = %self.target.address, %error, "not connected again");
@@ -221,16 +227,26 @@ impl Keeper {
         self.shared.state.send_replace(State::Broken(error));
     }
 
-    async fn connect(&self, epoch: u64) -> RedisResult<MultiplexedConnection> {
+    async fn connect(&self, epoch: u64) -> RedisResult<(MultiplexedConnection, Arc<Reign>)> {
         let shared = Arc::downgrade(&self.shared);
         let pushes = Pushes { shared, epoch, hearing: self.hearing.clone() };
         let config = AsyncConnectionConfig::new().set_push_sender(pushes);
         let mut connection = self.target.connect(config).await?;
+        let reign = self.target.in_time(Reign::of(&mut connection)).await?;
+        if !reign.is_known() {
+            self.unknown.call_once(|| {
+                tracing::warn!(
+                    server = %self.target.address,
+                    "the server does not tell its run_id by INFO; that another takes over goes unnoticed"
+                );
+            });
+        }
+        let reign = Arc::new(reign);
         if let Some(hearing) = &self.hearing {
             let subscribed = subscribe_anew(&mut connection, hearing.subscriptions(), &self.target);
             self.target.in_time(subscribed).await?;
         }
-        Ok(connection)
+        Ok((connection, reign))
     }
 }
 

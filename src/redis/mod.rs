@@ -13,6 +13,7 @@ mod listeners;
 mod node;
 mod operate;
 mod permission;
+mod reign;
 mod remote;
 mod replicas;
 mod reply;
@@ -21,6 +22,7 @@ mod sentinel;
 mod tracking;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::Value;
@@ -199,12 +201,16 @@ impl Backend for RedisBackend {
 
     async fn change_quota(&self, pool: &PoolName, change: QuotaChange) -> Result<PoolQuota> {
         let pool = self.pool(pool);
-        let quota = pool.change_quota(change).await?;
-        if matches!(change, QuotaChange::Register(_) | QuotaChange::Create(_)) {
+        let quota = pool.change_quota(change, &self.config).await?;
+        if !matches!(change, QuotaChange::Pin(_) | QuotaChange::Unpin) {
             // Only now, so that a name whose keys are somebody else's is not listed.
             self.list("SADD", Some(&pool.keys.pool)).await?;
         }
         Ok(quota)
+    }
+
+    async fn end_learning(&self, pool: &PoolName) -> Result<Duration> {
+        self.pool(pool).end_learning().await
     }
 
     async fn delete_pool(&self, pool: &PoolName, deletion: Deletion) -> Result<u64> {

@@ -9,7 +9,7 @@ use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{Address, Target};
-use super::connect::{Request, timed_out};
+use super::connect::{Part, Request, timed_out};
 use super::link::{Connected, Link};
 use super::listeners::Listeners;
 use super::replicas::{MinReplicas, Replicas};
@@ -24,6 +24,8 @@ pub(super) struct Limits {
     pub(super) connections: usize,
     pub(super) connect: Duration,
     pub(super) command: Duration,
+    /// How long pools learn after data were lost.
+    pub(super) learning: Duration,
     pub(super) min_replicas: Option<MinReplicas>,
 }
 
@@ -33,6 +35,7 @@ impl Limits {
             connections: usize::try_from(config.connections.max(1)).unwrap_or(1),
             connect: config.connect_timeout,
             command: config.command_timeout,
+            learning: config.learning_period,
             min_replicas: MinReplicas::new(config),
         }
     }
@@ -109,13 +112,18 @@ impl Node {
         if let Some(Err(error)) = self.hearing().now() {
             return Err(error);
         }
+        if request.pools().next().is_some() {
+            let connected = self.shared(ends).await?;
+            self.answer(connected, request.part(Part::Announcements), ends).await?;
+        }
         let limit = self.limits.command;
         let Ok(own) = timeout_at(ends, self.own()).await else {
             return Err(timed_out("connected", limit));
         };
         let mut own = own?;
-        let answer = timeout_at(ends, request.send(&mut own)).await;
+        let answer = timeout_at(ends, request.send(&[], &mut own)).await;
         let answer = answer.unwrap_or_else(|_| Err(timed_out("answered", limit)));
+        let answer = answer.map(|(_, answer)| answer);
         if answer.as_ref().is_err_and(is_unusable) {
             // The rest of an answer may still be coming, and must not be anybody's.
             drop(Connection::take(own));
@@ -143,7 +151,7 @@ impl Node {
         request: Request<'_>,
         ends: Instant,
     ) -> RedisResult<Value> {
-        match timeout_at(ends, request.send(&mut connected.connection)).await {
+        match timeout_at(ends, self.send(&mut connected, request)).await {
             Ok(Err(error)) if is_unusable(&error) => {
                 link.lose(&connected);
                 Err(error)
@@ -159,6 +167,18 @@ impl Node {
         }
     }
 
+    /// Sends a request, behind what lets the server know that it reigns, if a pool is used here for the first time.
+    async fn send(
+        &self,
+        Connected { reign, connection, .. }: &mut Connected,
+        request: Request<'_>,
+    ) -> RedisResult<Value> {
+        let (pools, announcements) = reign.announcements(&request, self.limits.learning);
+        let (announced, answer) = request.send(&announcements, connection).await?;
+        reign.announced(&pools, announced);
+        Ok(answer)
+    }
+
     async fn own(&self) -> RedisResult<Connection> {
         self.own.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
@@ -168,6 +188,6 @@ impl Node {
 }
 
 /// Whether the connection on which this came is of no use any more.
-fn is_unusable(error: &RedisError) -> bool {
+pub(super) fn is_unusable(error: &RedisError) -> bool {
     error.is_io_error() || error.kind() == ErrorKind::Parse
 }

@@ -9,6 +9,7 @@ use super::keys::{PoolKeys, project_of_weight, scope_of_field};
 use super::remote::{PAGE, RemotePool, unexpected};
 use super::reply::{Answer, Fields, count, pairs, parse_record, parse_ticket};
 use super::scripts;
+use crate::config::RedisConfig;
 use crate::error::{Error, Result};
 use crate::execution::Scope;
 use crate::name::Member;
@@ -20,23 +21,40 @@ use crate::pool::{
 use crate::ticket::{Order, QueueChange, TicketsPage, Weight};
 
 impl RemotePool<'_> {
-    pub(super) async fn change_quota(&self, change: QuotaChange) -> Result<PoolQuota> {
-        let (word, quota) = match change {
-            QuotaChange::Register(quota) => ("register", Some(quota.get())),
-            QuotaChange::Create(quota) => ("create", Some(quota.get())),
-            QuotaChange::Pin(quota) => ("pin", Some(quota.get())),
-            QuotaChange::Unpin => ("unpin", None),
+    pub(super) async fn change_quota(
+        &self,
+        change: QuotaChange,
+        config: &RedisConfig,
+    ) -> Result<PoolQuota> {
+        let (word, quota, learns_first) = match change {
+            QuotaChange::Register(quota) => ("register", Some(quota), config.learn_on_creation),
+            QuotaChange::Restore(quota) => ("restore", Some(quota), true),
+            QuotaChange::Create(quota) => ("create", Some(quota), false),
+            QuotaChange::Pin(quota) => ("pin", Some(quota), false),
+            QuotaChange::Unpin => ("unpin", None, false),
         };
         let mut call = scripts::SET_QUOTA.on(&self.keys.all());
-        call.arg(word).arg(quota.map_or_else(String::new, |quota| quota.to_string()));
+        call.arg(word).arg(quota.map_or_else(String::new, |quota| quota.get().to_string()));
+        call.arg(u64::try_from(config.learning_period.as_millis()).unwrap_or(u64::MAX));
+        call.arg(if learns_first { "1" } else { "0" });
         let mut fields = self.call_for_fields(&call).await?;
         let (done, quota) =
             read_quota(&mut fields).ok_or_else(|| unexpected(call.operation(), fields))?;
+        if quota.registered_before.is_none() {
+            self.introduce(&call).await;
+        }
         match done.as_str() {
             "done" => Ok(quota),
             "exists" => Err(Error::PoolExists { pool: self.name.clone(), quota: quota.in_force }),
             _ => Err(unexpected(call.operation(), done)),
         }
+    }
+
+    pub(super) async fn end_learning(&self) -> Result<Duration> {
+        let call = scripts::END_LEARNING.on(&self.keys.all());
+        let mut fields = self.call_for_fields(&call).await?;
+        let left = fields.text().and_then(|_| fields.number());
+        left.map(Duration::from_millis).ok_or_else(|| unexpected(call.operation(), fields))
     }
 
     pub(super) async fn delete(&self, deletion: Deletion) -> Result<u64> {
@@ -165,6 +183,11 @@ fn read_usage(
         next_fencing_number: FencingNumber::new(issued),
         tickets: fields.number()?,
         order: fields.text()?.parse().ok()?,
+        learning: fields.optional_number()?.map(Duration::from_millis),
+        lost: {
+            let (from, to) = (fields.optional_number()?, fields.optional_number()?);
+            from.zip(to).map(|(from, to)| FencingNumber::new(from)..FencingNumber::new(to))
+        },
         weights: BTreeMap::new(),
         scopes: BTreeMap::new(),
     };

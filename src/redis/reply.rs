@@ -64,6 +64,8 @@ pub(super) enum What {
     Domain,
     /// Nothing is used up, but tickets stand before the claim.
     Queue,
+    /// Nor is it, but the pool learns for so many milliseconds more.
+    Learning(u64),
 }
 
 /// A limit that is used up.
@@ -77,12 +79,15 @@ pub(super) struct Full {
 impl Full {
     fn parse(text: &str) -> Option<Self> {
         let (limit, rest) = text.split_once(' ')?;
-        let limit = What::parse(limit)?;
         let mut numbers = rest.split(' ');
         let mut number = || numbers.next()?.parse::<i64>().ok();
+        let limit = match limit {
+            "learning" => What::Learning(u64::try_from(number()?).ok()?),
+            word => What::parse(word)?,
+        };
         let (first, second) = (number()?, number()?);
         let (in_use, size) = match limit {
-            What::Pool | What::Queue => {
+            What::Pool | What::Queue | What::Learning(_) => {
                 let (issued, issue_limit, quota) = (first, second, number()?);
                 (quota - (issue_limit - issued), quota)
             }
@@ -116,7 +121,9 @@ impl Answer {
                 let (units, execution) = rest.split_once(' ')?;
                 Some(Self::Conflict { units: units.parse().ok()?, execution: execution.to_owned() })
             }
-            "pool" | "project" | "domain" | "queue" => Full::parse(text).map(Self::Full),
+            "pool" | "project" | "domain" | "queue" | "learning" => {
+                Full::parse(text).map(Self::Full)
+            }
             "waiting" => {
                 let (position, rest) = rest.split_once(' ')?;
                 let (issued, rest) = rest.split_once(' ')?;
@@ -341,6 +348,11 @@ mod tests {
                     full: Full { limit: What::Project, in_use: 3, size: 3 },
                 }),
             ),
+            (
+                "learning 12000 1003 1004 4",
+                Some(Answer::Full(Full { limit: What::Learning(12_000), in_use: 3, size: 4 })),
+            ),
+            ("learning 1003 1004 4", None),
             ("never domain 1", Some(Answer::Never { limit: What::Domain, size: 1 })),
             (
                 "conflict 2 an execution",

@@ -44,9 +44,11 @@ scripts! {
     CHECK = "check" on Own,
     CONFIRM = "confirm" on Shared,
     DELETE_POOL = "delete_pool" on Own,
+    END_LEARNING = "end_learning" on Own,
     HOLDERS = "holders" on Own,
     LIST_ATTRIBUTES = "list_attributes" on Own,
     RECONCILE = "reconcile" on Own,
+    REIGN = "reign" on Shared,
     RELEASE = "release" on Shared,
     RENEW = "renew" on Shared,
     REPAIR = "repair" on Own,
@@ -110,6 +112,11 @@ impl Call {
             }
             reply => reply,
         }
+    }
+
+    /// Lets the server of a pool that this call has made know that it reigns over that.
+    pub(super) async fn introduce(&self, connections: &Connections) -> RedisResult<()> {
+        connections.introduce(&self.cmd).await
     }
 
     /// Sends several calls of one script in one round trip.

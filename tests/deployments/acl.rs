@@ -131,6 +131,10 @@ impl World {
                 }
                 Err(error) if work::is_unheard(&error) => assert_eq!(word, "+publish"),
                 Err(error) => assert_refused(&error, word.strip_prefix('+')),
+                // The server is not asked again who it is.
+                Ok(_) if word == "+info" => {
+                    assert!(self.refused().iter().all(|object| object == "info"));
+                }
                 // The pool of connections makes a new one for each call.
                 Ok(more) => assert!(more > connections, "{} is not needed", word),
             }

@@ -2,6 +2,7 @@
 
 mod acl;
 mod cluster;
+mod loss;
 mod secrets;
 mod sentinels;
 mod tls;

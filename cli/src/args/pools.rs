@@ -78,7 +78,7 @@ Examples:
 
 #[derive(Subcommand)]
 pub(crate) enum Update {
-    /// Change a pool's quota, the order of its queue, or weights
+    /// Change a pool's quota, the order of its queue, or weights, or end its learning
     ///
     /// --quota pins the quota: it stays in force, whatever managers register, until --unpin brings
     /// back what was registered last. Lowering a quota takes nothing away from holders; claims are
@@ -87,6 +87,9 @@ pub(crate) enum Update {
     /// --order says who is next: fifo as they came, priority the more urgent first (30 s of waiting
     /// count as much as one level), fair in turn by project in proportion to the weights, which are 1
     /// unless set. Who waits already keeps the rank that it was given.
+    ///
+    /// --end-learning lets a pool whose data were lost, or whose server is another one, admit new claims
+    /// before its time for learning is over: for when everyone who holds units is known to be back.
     #[command(after_help = "\
 Examples:
   tokenpool update pool hive:default --quota 50
@@ -132,6 +135,9 @@ pub(crate) struct Change {
     /// Weight of a project in fair order, from 1 to 1000000; once for each project
     #[arg(long = "weight", value_name = "P=N")]
     pub(crate) weights: Vec<String>,
+    /// Admit new claims again, although not everyone who holds units may be known
+    #[arg(long)]
+    pub(crate) end_learning: bool,
 }
 
 /// The order of a queue.

@@ -1,0 +1,106 @@
+//! Who decides: a server from its start to its end, or as long as it has a pool, reigns over that pool.
+//!
+//! A server that takes over may have forgotten the last grants of the one before it, and nothing that it keeps says so. So
+//! it is told that it reigns, by whoever uses a pool through a connection first, before the first call that could admit
+//! anybody; then its fencing numbers go on behind all that can be forgotten, and the pool learns who holds its units, if that is
+//! configured.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisResult, Value};
+
+use super::connect::Request;
+use super::keys::usage_key;
+use super::node::is_unusable;
+use super::reply::Fields;
+use super::scripts;
+
+/// What is known on one connection about the reign of the server at its other end.
+#[derive(Debug)]
+pub(super) struct Reign {
+    /// The server's name of this run of it; none if it does not tell.
+    server: Option<String>,
+    /// Keys of the pools for which it knows that it reigns.
+    pools: Mutex<HashSet<Box<[u8]>>>,
+}
+
+impl Reign {
+    /// Asks who is at the other end.
+    pub(super) async fn of(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
+        let info = redis::cmd("INFO").arg("server").to_owned();
+        let said = match connection.send_packed_command(&info).await.and_then(Value::extract_error)
+        {
+            Ok(said) => redis::from_redis_value::<String>(said).unwrap_or_default(),
+            Err(error) if is_unusable(&error) => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "INFO is refused");
+                String::new()
+            }
+        };
+        let server = said.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned);
+        Ok(Self { server, pools: Mutex::default() })
+    }
+
+    /// Whether the server tells who it is.
+    pub(super) fn is_known(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// The pools of which the server does not know yet that it reigns over them, and what lets it know: to be sent before a
+    /// request, so that no server answers that without.
+    pub(super) fn announcements<'a>(
+        &self,
+        request: &Request<'a>,
+        period: Duration,
+    ) -> (Vec<&'a [u8]>, Vec<Cmd>) {
+        let Some(server) = &self.server else { return Default::default() };
+        let unknown = request.pools().filter(|pool| request.is_introduction() || !self.knows(pool));
+        let announcement = |pool| {
+            let mut call = scripts::REIGN.on(&[&usage_key(str::from_utf8(pool).ok()?)]);
+            call.arg(server).arg(u64::try_from(period.as_millis()).unwrap_or(u64::MAX));
+            // With its text, since it is sent but once for each pool and connection.
+            Some((pool, call.with_source()))
+        };
+        unknown.filter_map(announcement).unzip()
+    }
+
+    /// Notes what was answered about these pools.
+    pub(super) fn announced(&self, pools: &[&[u8]], answers: Vec<Value>) {
+        for (&pool, answer) in pools.iter().zip(answers) {
+            match answer {
+                Value::Array(_) => {
+                    self.pools().insert(pool.into());
+                    self.report(pool, answer);
+                }
+                // It moved, is read-only, or has no memory: the call that comes after it hears the same.
+                Value::ServerError(error) => {
+                    tracing::debug!(server = self.server, %error, "a reign is not announced");
+                }
+                // A pool that does not exist is looked at again.
+                _ => {}
+            }
+        }
+    }
+
+    fn report(&self, pool: &[u8], answer: Value) {
+        let Some(mut fields) = Fields::new(answer) else { return };
+        let (_, before, until) = (fields.text(), fields.text(), fields.text());
+        let before = before.filter(|before| !before.is_empty());
+        if before.is_some() && before != self.server {
+            let (pool, learns_until) = (String::from_utf8_lossy(pool), until.unwrap_or_default());
+            let server = &self.server;
+            tracing::warn!(%pool, server, before, learns_until, "another server decides than before");
+        }
+    }
+
+    fn knows(&self, pool: &[u8]) -> bool {
+        self.pools().contains(pool)
+    }
+
+    fn pools(&self) -> MutexGuard<'_, HashSet<Box<[u8]>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
