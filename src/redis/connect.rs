@@ -1,7 +1,7 @@
 //! Connections: a few that all claims share and pipeline on, and a pool of others for whoever wants
 //! one for itself.
 //!
-//! A checkout from the pool costs two commands before the one that is wanted, and a shared
+//! A checkout from the pool costs a command before the one that is wanted, and a shared
 //! connection carries three times as many claims; so only operators' calls, whose replies are long,
 //! take one of their own.
 
@@ -13,16 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{
-    Arg, AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind,
-    Value,
-};
+use redis::aio::{AsyncPushSender, ConnectionLike};
+use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::time::{Instant, sleep, timeout};
 use tower::retry::budget::{Budget, TpsBudget};
 
 use super::address::{Deployment, Dial, Servers, is_certificate_problem};
 use super::cluster::{Cluster, nobody, slot_of};
+use super::connection::Connection;
 use super::keys::{NO_CHANNEL, channel};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
@@ -232,17 +230,17 @@ impl Connections {
         }
     }
 
-    /// One more connection to where all keys are, for whoever configures its own. None where they are in several places.
+    /// One more connection to where all keys are, on which notices are heard. None where they are in several places.
     pub(super) async fn another(
         &self,
-        config: AsyncConnectionConfig,
-    ) -> Option<RedisResult<MultiplexedConnection>> {
+        hears: impl AsyncPushSender,
+    ) -> Option<RedisResult<Connection>> {
         let node = match &self.topology {
             Topology::Fixed(node) => Arc::clone(node),
             Topology::Sentinels(primary) => primary.node().0,
             Topology::Cluster(_) => return None,
         };
-        Some(node.target.connect(config).await)
+        Some(node.target.connect_to_hear(hears).await)
     }
 
     /// A reply, or an error after the command time-out.

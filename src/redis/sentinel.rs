@@ -7,8 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -16,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Address, Dial};
 use super::connect::{Lane, Request, timed_out};
+use super::connection::Connection;
 use super::link::{Hearing as _, subscribe_anew};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
@@ -104,7 +104,7 @@ impl Primary {
 struct Follower {
     name: String,
     sentinels: Vec<Address>,
-    connections: HashMap<Address, MultiplexedConnection>,
+    connections: HashMap<Address, Connection>,
     /// Of the configuration that was believed last.
     epoch: u64,
     dial: Dial,
@@ -159,7 +159,7 @@ impl Follower {
     async fn open(&self, address: &Address) -> RedisResult<Node> {
         let target = self.dial.server(address)?;
         let node = Node::open(target.clone(), self.limits, &self.listeners).await?;
-        let mut connection = target.connect(AsyncConnectionConfig::new()).await?;
+        let mut connection = target.connect().await?;
         let role = redis::cmd("ROLE");
         let role: Value = target.in_time(role.query_async(&mut connection)).await?;
         match role {
@@ -223,12 +223,12 @@ fn is_primary(role: &Value) -> bool {
 async fn ask(
     dial: &Dial,
     sentinel: &Address,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Connection>,
     name: &str,
-) -> RedisResult<(MultiplexedConnection, u64, Address)> {
+) -> RedisResult<(Connection, u64, Address)> {
     let mut connection = match connection {
         Some(connection) => connection,
-        None => dial.sentinel(sentinel)?.connect(AsyncConnectionConfig::new()).await?,
+        None => dial.sentinel(sentinel)?.connect().await?,
     };
     let mut cmd = redis::cmd("SENTINEL");
     cmd.arg("MASTER").arg(name);

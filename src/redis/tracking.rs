@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
-use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError, RedisResult, Value};
+use redis::aio::{AsyncPushSender, SendError};
+use redis::{PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::Connections;
+use super::connection::Connection;
 use crate::matchable::{Watch, Watcher};
 
 /// Tells a watcher of keys with a prefix for as long as what is returned lives: `changed` with what follows the prefix.
@@ -66,19 +67,14 @@ impl Tracker {
         let lost = Arc::new(Notify::new());
         let (prefix, watcher) = (self.prefix, Arc::clone(&self.watcher));
         let told = Told { prefix, watcher, lost: Arc::clone(&lost) };
-        let config = AsyncConnectionConfig::new().set_push_sender(told);
-        let connection = self.connections.another(config).await?;
+        let connection = self.connections.another(told).await?;
         Some(match connection {
             Ok(connection) => self.track(connection, lost).await,
             Err(error) => Err(error),
         })
     }
 
-    async fn track(
-        &self,
-        mut connection: MultiplexedConnection,
-        lost: Arc<Notify>,
-    ) -> RedisResult<Tracked> {
+    async fn track(&self, mut connection: Connection, lost: Arc<Notify>) -> RedisResult<Tracked> {
         let mut tracking = redis::cmd("CLIENT");
         tracking.arg(&["TRACKING", "ON", "BCAST", "PREFIX", self.prefix]);
         self.connections.within(tracking.exec_async(&mut connection)).await?;
@@ -119,7 +115,7 @@ fn delays() -> impl Iterator<Item = Duration> {
 
 /// A connection that changes are told on.
 struct Tracked {
-    connection: MultiplexedConnection,
+    connection: Connection,
     /// The connection noticed that it is lost.
     lost: Arc<Notify>,
 }
