@@ -27,7 +27,7 @@ use super::node::{Limits, Node};
 use super::permission::{self, Missing};
 use super::replicas::{Asked, MinReplicas};
 use super::scripts::Call;
-use super::sentinel::Primary;
+use super::sentinel::{Incumbent, Primary};
 use crate::config::RedisConfig;
 use crate::error::{Error, Result};
 use crate::ticket::{Channel, Inbox};
@@ -230,17 +230,21 @@ impl Connections {
         }
     }
 
-    /// One more connection to where all keys are, on which notices are heard. None where they are in several places.
+    /// One more connection to where all keys are, on which notices are heard, and who that is if it may be replaced. None where
+    /// keys are in several places.
     pub(super) async fn another(
         &self,
         hears: impl AsyncPushSender,
-    ) -> Option<RedisResult<Connection>> {
-        let node = match &self.topology {
-            Topology::Fixed(node) => Arc::clone(node),
-            Topology::Sentinels(primary) => primary.node().0,
+    ) -> Option<RedisResult<(Connection, Option<Incumbent>)>> {
+        let (node, incumbent) = match &self.topology {
+            Topology::Fixed(node) => (Arc::clone(node), None),
+            Topology::Sentinels(primary) => {
+                let (node, incumbent) = primary.incumbent();
+                (node, Some(incumbent))
+            }
             Topology::Cluster(_) => return None,
         };
-        Some(node.target.connect_to_hear(hears).await)
+        Some(node.target.connect_to_hear(hears).await.map(|connection| (connection, incumbent)))
     }
 
     /// A reply, or an error after the command time-out.
