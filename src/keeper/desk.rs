@@ -392,8 +392,8 @@ impl Desk {
         let Some(first) = requests.first() else { return Ok(AcquiredAll::Granted(Vec::new())) };
         let claims: Vec<_> = requests.iter().map(|request| request.joint.clone()).collect();
         let claimant = self.claimant(&first.execution, ResourceConstraintsSpec::NONE);
-        let asked = Instant::now();
-        match self.pools().await?.allocate_all(claimant, &claims).await {
+        let (pools, asked) = (self.pools().await?, Instant::now());
+        match pools.allocate_all(claimant, &claims).await {
             Ok(JointOutcome::Granted(grants)) => {
                 let allocation = |(request, grant): (&Request, Grant)| {
                     let terms = request.terms();

@@ -1,7 +1,7 @@
 //! Connections: a few that all claims share and pipeline on, and a pool of others for whoever wants
 //! one for itself.
 //!
-//! A checkout from the pool costs two commands before the one that is wanted, and a shared
+//! A checkout from the pool costs a command before the one that is wanted, and a shared
 //! connection carries three times as many claims; so only operators' calls, whose replies are long,
 //! take one of their own.
 
@@ -13,23 +13,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{
-    Arg, AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind,
-    Value,
-};
+use redis::aio::{AsyncPushSender, ConnectionLike};
+use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::time::{Instant, sleep, timeout};
 use tower::retry::budget::{Budget, TpsBudget};
 
 use super::address::{Deployment, Dial, Servers, is_certificate_problem};
 use super::cluster::{Cluster, nobody, slot_of};
+use super::connection::Connection;
 use super::keys::{NO_CHANNEL, channel};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
 use super::permission::{self, Missing};
 use super::replicas::{Asked, MinReplicas};
 use super::scripts::Call;
-use super::sentinel::Primary;
+use super::sentinel::{Incumbent, Primary};
 use crate::config::RedisConfig;
 use crate::error::{Error, Result};
 use crate::ticket::{Channel, Inbox};
@@ -232,17 +230,21 @@ impl Connections {
         }
     }
 
-    /// One more connection to where all keys are, for whoever configures its own. None where they are in several places.
+    /// One more connection to where all keys are, on which notices are heard, and who that is if it may be replaced. None where
+    /// keys are in several places.
     pub(super) async fn another(
         &self,
-        config: AsyncConnectionConfig,
-    ) -> Option<RedisResult<MultiplexedConnection>> {
-        let node = match &self.topology {
-            Topology::Fixed(node) => Arc::clone(node),
-            Topology::Sentinels(primary) => primary.node().0,
+        hears: impl AsyncPushSender,
+    ) -> Option<RedisResult<(Connection, Option<Incumbent>)>> {
+        let (node, incumbent) = match &self.topology {
+            Topology::Fixed(node) => (Arc::clone(node), None),
+            Topology::Sentinels(primary) => {
+                let (node, incumbent) = primary.incumbent();
+                (node, Some(incumbent))
+            }
             Topology::Cluster(_) => return None,
         };
-        Some(node.target.connect(config).await)
+        Some(node.target.connect_to_hear(hears).await.map(|connection| (connection, incumbent)))
     }
 
     /// A reply, or an error after the command time-out.

@@ -11,13 +11,14 @@ use std::sync::{Arc, Once, Weak};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult};
+use redis::aio::{AsyncPushSender, ConnectionLike as _, SendError};
+use redis::{Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Target, is_certificate_problem};
+use super::connection::Connection;
 use super::permission;
 use super::reign::Reign;
 
@@ -36,7 +37,7 @@ pub(super) struct Link {
 
 /// A connection as a call got it.
 pub(super) struct Connected {
-    pub(super) connection: MultiplexedConnection,
+    pub(super) connection: Connection,
     pub(super) reign: Arc<Reign>,
     /// Which of the link's connections it is.
     pub(super) epoch: u64,
@@ -58,7 +59,7 @@ impl fmt::Debug for Shared {
 
 enum State {
     Lost,
-    Up { epoch: u64, connection: MultiplexedConnection, reign: Arc<Reign> },
+    Up { epoch: u64, connection: Connection, reign: Arc<Reign> },
     Broken(RedisError),
 }
 
@@ -184,7 +185,7 @@ impl Keeper {
         }
     }
 
-    async fn reconnect(&self, epoch: u64) -> (MultiplexedConnection, Arc<Reign>) {
+    async fn reconnect(&self, epoch: u64) -> (Connection, Arc<Reign>) {
         let patience_ends = Instant::now() + PATIENCE;
         let (mut delays, mut reason) = (delays(), None);
         loop {
@@ -227,11 +228,10 @@ impl Keeper {
         self.shared.state.send_replace(State::Broken(error));
     }
 
-    async fn connect(&self, epoch: u64) -> RedisResult<(MultiplexedConnection, Arc<Reign>)> {
+    async fn connect(&self, epoch: u64) -> RedisResult<(Connection, Arc<Reign>)> {
         let shared = Arc::downgrade(&self.shared);
         let pushes = Pushes { shared, epoch, hearing: self.hearing.clone() };
-        let config = AsyncConnectionConfig::new().set_push_sender(pushes);
-        let mut connection = self.target.connect(config).await?;
+        let mut connection = self.target.connect_to_hear(pushes).await?;
         let reign = self.target.in_time(Reign::of(&mut connection)).await?;
         if !reign.is_known() {
             self.unknown.call_once(|| {
@@ -252,11 +252,11 @@ impl Keeper {
 
 /// Sends what begins subscriptions, each of one channel.
 pub(super) async fn subscribe(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Connection,
     subscriptions: Vec<Cmd>,
 ) -> RedisResult<()> {
     for cmd in subscriptions {
-        connection.send_packed_command(&cmd).await?.extract_error()?;
+        connection.req_packed_command(&cmd).await?.extract_error()?;
     }
     Ok(())
 }
@@ -264,7 +264,7 @@ pub(super) async fn subscribe(
 /// Begins on another connection what was begun before. Permission for that may be gone: such a channel is not heard then,
 /// which is no reason to have no connection, for whoever waits asks as well.
 pub(super) async fn subscribe_anew(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Connection,
     subscriptions: Vec<Cmd>,
     target: &Target,
 ) -> RedisResult<()> {

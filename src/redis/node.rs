@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use deadpool_redis::{Connection, Pool, PoolError, Runtime};
+use deadpool::Runtime;
+use deadpool::managed::{Object, Pool, PoolError};
 use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tokio::time::{Instant, timeout_at};
 
@@ -47,7 +48,7 @@ pub(super) struct Node {
     pub(super) target: Target,
     links: Vec<Link>,
     next: AtomicUsize,
-    own: Pool,
+    own: Pool<Target>,
     /// Where grants count only once replicas have them.
     replicas: Option<Replicas>,
     limits: Limits,
@@ -76,7 +77,7 @@ impl Node {
     }
 
     fn new(target: Target, limits: Limits, links: Vec<Link>) -> RedisResult<Self> {
-        let own = Pool::builder(target.manager()?)
+        let own = Pool::builder(target.clone())
             .max_size(OWN)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(limits.command))
@@ -121,12 +122,12 @@ impl Node {
             return Err(timed_out("connected", limit));
         };
         let mut own = own?;
-        let answer = timeout_at(ends, request.send(&[], &mut own)).await;
+        let answer = timeout_at(ends, request.send(&[], &mut *own)).await;
         let answer = answer.unwrap_or_else(|_| Err(timed_out("answered", limit)));
         let answer = answer.map(|(_, answer)| answer);
         if answer.as_ref().is_err_and(is_unusable) {
             // The rest of an answer may still be coming, and must not be anybody's.
-            drop(Connection::take(own));
+            drop(Object::take(own));
         }
         answer
     }
@@ -179,7 +180,7 @@ impl Node {
         Ok(answer)
     }
 
-    async fn own(&self) -> RedisResult<Connection> {
+    async fn own(&self) -> RedisResult<Object<Target>> {
         self.own.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             other => std::io::Error::new(std::io::ErrorKind::TimedOut, other.to_string()).into(),

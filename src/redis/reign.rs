@@ -9,10 +9,11 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::ConnectionLike as _;
 use redis::{Cmd, RedisResult, Value};
 
 use super::connect::Request;
+use super::connection::Connection;
 use super::keys::usage_key;
 use super::node::is_unusable;
 use super::reply::Fields;
@@ -29,10 +30,9 @@ pub(super) struct Reign {
 
 impl Reign {
     /// Asks who is at the other end.
-    pub(super) async fn of(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
+    pub(super) async fn of(connection: &mut Connection) -> RedisResult<Self> {
         let info = redis::cmd("INFO").arg("server").to_owned();
-        let said = match connection.send_packed_command(&info).await.and_then(Value::extract_error)
-        {
+        let said = match connection.req_packed_command(&info).await.and_then(Value::extract_error) {
             Ok(said) => redis::from_redis_value::<String>(said).unwrap_or_default(),
             Err(error) if is_unusable(&error) => return Err(error),
             Err(error) => {

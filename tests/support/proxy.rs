@@ -53,6 +53,10 @@ impl Proxy {
         self.port.address()
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port.number
+    }
+
     /// Closes all connections, with what is on its way; what happens to new ones stays as it is.
     pub(crate) fn cut(&self) {
         self.state.send_modify(|state| state.cuts += 1);
