@@ -460,14 +460,30 @@ pub(super) fn timed_out(what: &str, limit: Duration) -> RedisError {
     io::Error::new(io::ErrorKind::TimedOut, format!("not {what} within {limit:?}")).into()
 }
 
+/// What the server calls its error. Redis 6.2 puts words of its own around those of a command that a script is refused.
+pub(super) fn code(error: &RedisError) -> Option<&str> {
+    let of_script = error.detail().filter(|words| words.starts_with("Error running script"));
+    match of_script.and_then(|words| words.split_once(": -")) {
+        Some((_, refused)) => refused.split(' ').next(),
+        None => error.code(),
+    }
+}
+
 /// Whether the same call may succeed later: no answer, or a server that is not ready.
-fn is_temporary(error: &RedisError) -> bool {
-    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, NotBusy, ReadOnly, TryAgain};
+pub(super) fn is_temporary(error: &RedisError) -> bool {
+    const TEMPORARY: [&str; 9] = [
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "NOREPLICAS",
+        "NOTBUSY",
+        "READONLY",
+        "TRYAGAIN",
+    ];
     match error.kind() {
         ErrorKind::Io => !is_certificate_problem(error),
-        ErrorKind::Server(
-            BusyLoading | ClusterDown | MasterDown | NotBusy | ReadOnly | TryAgain,
-        ) => true,
-        _ => matches!(error.code(), Some("BUSY" | "MISCONF" | "NOREPLICAS")),
+        _ => code(error).is_some_and(|code| TEMPORARY.contains(&code)),
     }
 }

@@ -9,7 +9,7 @@ use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{Address, Target};
-use super::connect::{Part, Request, timed_out};
+use super::connect::{Part, Request, code, timed_out};
 use super::link::{Connected, Link};
 use super::listeners::Listeners;
 use super::replicas::{MinReplicas, Replicas};
@@ -158,6 +158,9 @@ impl Node {
             }
             Ok(answer) => {
                 link.answered();
+                if is_read_only(&answer) {
+                    link.is_not_primary(&connected);
+                }
                 answer
             }
             Err(_) => {
@@ -184,6 +187,16 @@ impl Node {
             PoolError::Backend(error) => error,
             other => std::io::Error::new(std::io::ErrorKind::TimedOut, other.to_string()).into(),
         })
+    }
+}
+
+/// Whether the server says that it is no primary.
+pub(super) fn is_read_only(answer: &RedisResult<Value>) -> bool {
+    let is_said = |error: &RedisError| code(error) == Some("READONLY");
+    match answer {
+        Err(error) => is_said(error),
+        Ok(Value::ServerError(error)) => is_said(&error.clone().into()),
+        Ok(_) => false,
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -18,7 +18,7 @@ use super::address::{Address, Dial};
 use super::connect::{Lane, Request, timed_out};
 use super::link::{Hearing as _, subscribe_anew};
 use super::listeners::Listeners;
-use super::node::{Limits, Node};
+use super::node::{Limits, Node, is_read_only};
 
 /// How often sentinels are asked while all is well, and while it is not.
 const CALM: Duration = Duration::from_secs(1);
@@ -199,15 +199,6 @@ impl Follower {
             }
         }
         best
-    }
-}
-
-fn is_read_only(answer: &RedisResult<Value>) -> bool {
-    let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
-    match answer {
-        Err(error) => error.kind() == read_only,
-        Ok(Value::ServerError(error)) => error.kind() == Some(ServerErrorKind::ReadOnly),
-        Ok(_) => false,
     }
 }
 
