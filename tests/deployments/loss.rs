@@ -420,6 +420,42 @@ async fn without_the_permission_to_ask_nothing_is_told() {
     assert!(!raw.hexists::<_, _, bool>(pool.key_of("usage"), "server").unwrap());
 }
 
+/// Its first server died before anybody used it there, as far as the next one knows.
+#[tokio::test]
+async fn a_pool_without_a_server_gives_no_number_twice() {
+    let moved = Moved::start().await;
+    let pool = moved.f.pool(2).await;
+    let old = moved.saved();
+    moved.clock.advance(Duration::from_secs(1));
+    let forgotten = fence(&claimed(&pool, "p/d/e", one("forgotten")).await);
+    moved.clock.advance(Duration::from_secs(1));
+    let mut raw = moved.server.raw();
+    old.take_over(&mut raw);
+    assert!(raw.hdel::<_, _, bool>(pool.key_of("usage"), "server").unwrap());
+    assert!(fence(&claimed(&pool, "p/d/e", one("new")).await) > forgotten);
+}
+
+/// Who it is, it says when the script is over: not to know it would last as long as the connection.
+#[tokio::test]
+async fn a_busy_server_is_asked_again_who_it_is() {
+    let server = Arc::new(Server::start());
+    let mut raw = server.raw();
+    redis::cmd("CONFIG").arg(&["SET", "lua-time-limit", "1"]).exec(&mut raw).unwrap();
+    let mut other = server.raw();
+    let busy = std::thread::spawn(move || {
+        redis::cmd("EVAL").arg("while true do end").arg(0).exec(&mut other).unwrap_err()
+    });
+    until("the server is busy", async || {
+        redis::cmd("PING").exec(&mut raw).is_err_and(|e| e.code() == Some("BUSY")).then_some(())
+    })
+    .await;
+    let opened = learning(&server, "").open().await;
+    redis::cmd("SCRIPT").arg("KILL").exec(&mut raw).unwrap();
+    busy.join().unwrap();
+    let error = opened.expect_err("it does not say who it is");
+    assert!(error.is_retryable(), "{error}");
+}
+
 /// Units can be released where there is no memory left, also on a new connection.
 #[tokio::test]
 async fn a_server_without_memory_is_told_too() {
