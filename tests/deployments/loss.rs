@@ -322,6 +322,13 @@ async fn a_pool_that_is_gone_learns_when_it_is_made_again() {
     pool.change_quota(QuotaChange::Restore(quota(2))).await;
     assert_eq!(pool.usage().await.learning, None);
 
+    // For as long as was registered, whoever says so.
+    flush();
+    pool.change_quota(QuotaChange::Register(quota(2))).await;
+    let ignorant = learning(&moved.server, ", learningPeriod: 0s").open().await.unwrap();
+    pool.through(ignorant).change_quota(QuotaChange::Restore(quota(2))).await;
+    assert_eq!(pool.usage().await.learning, Some(PERIOD));
+
     // Nothing of the kind when an operator makes it.
     flush();
     pool.change_quota(QuotaChange::Create(quota(2))).await;
