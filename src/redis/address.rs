@@ -17,7 +17,7 @@ use redis::{
     TlsCertificates,
 };
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use url::Url;
@@ -60,7 +60,9 @@ impl Address {
         let (host, port) = text.rsplit_once(':')?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = u16::from_str(port).ok().filter(|&port| port != 0)?;
-        (!host.is_empty()).then(|| Self::Tcp { host: host.to_owned(), port })
+        // A password may stand before an @, and errors name the host.
+        let is_host = !host.is_empty() && !host.contains(['@', '/']);
+        is_host.then(|| Self::Tcp { host: host.to_owned(), port })
     }
 }
 
@@ -150,6 +152,10 @@ impl Deployment {
                     }
                 }
             }
+        }
+        let name = config.tls_server_name.as_str();
+        if !name.is_empty() && ServerName::try_from(name).is_err() {
+            return Err(("redis.tlsServerName", "must be a DNS name or an IP address"));
         }
         let (cert, key) = (&config.tls_cert_file, &config.tls_key_file);
         match (cert.as_os_str().is_empty(), key.as_os_str().is_empty()) {
