@@ -269,6 +269,10 @@ impl Dial {
         Ok(Self { deployment, certificates, server_name, tcp, connect_timeout })
     }
 
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.certificates.is_some()
+    }
+
     /// A server that keeps data. RESP3, because there the client notices at once when the connection is lost.
     pub(super) fn server(&self, address: &Address) -> RedisResult<Target> {
         let Deployment { login, database, .. } = &self.deployment;

@@ -105,7 +105,7 @@ impl Connections {
         let topology = timeout(longest, open)
             .await
             .unwrap_or_else(|_| Err(timed_out("connected", longest)))
-            .map_err(|error| failure("connect", &server, error))?;
+            .map_err(|error| failure("connect", &server, error, None))?;
         #[expect(clippy::cast_precision_loss, reason = "at most 1000")]
         let share = config.retry_percent as f32 / 100.0;
         Ok(Self {
@@ -256,7 +256,14 @@ impl Connections {
 
     /// The library's error for what a call failed with.
     pub(super) fn error(&self, operation: &'static str, error: RedisError) -> Error {
-        failure(operation, &self.server, error)
+        let advice = match (&self.topology, error.kind()) {
+            (Topology::Cluster(_), _) => None,
+            (_, ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask)) => {
+                Some("a node of a cluster needs cluster: true")
+            }
+            _ => None,
+        };
+        failure(operation, &self.server, error, advice)
     }
 
     /// Repeats what got no answer, as often as configured, while there is time and the budget allows it.
@@ -437,7 +444,12 @@ impl<'a> Request<'a> {
     }
 }
 
-fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
+fn failure(
+    operation: &'static str,
+    server: &str,
+    error: RedisError,
+    advice: Option<&str>,
+) -> Error {
     // A script that was lost again after it was loaded will be there in time.
     let unlucky = error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
     // An answer that breaks off is one that did not come.
@@ -449,11 +461,26 @@ fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
     if permission::is_missing(&error) {
         return Error::Server { operation, server, source: Box::new(Missing::new(error)) };
     }
-    let source = Box::new(error);
+    let source: Box<dyn std::error::Error + Send + Sync> =
+        match advice.or_else(|| advice_on(&error)) {
+            Some(advice) => format!("{error}; {advice}").into(),
+            None => Box::new(error),
+        };
     match temporary {
         true => Error::Unavailable { operation, server, source },
         false => Error::Server { operation, server, source },
     }
+}
+
+/// What is most often wrong with the configuration where a server says this.
+fn advice_on(error: &RedisError) -> Option<&'static str> {
+    const ADVICE: [(&str, &str); 3] = [
+        ("cluster support disabled", "several hostPaths without primaryName mean a cluster"),
+        ("unknown command 'SENTINEL'", "is it a sentinel?"),
+        ("unknown command", "is it a sentinel? Those need primaryName"),
+    ];
+    let words = error.detail()?;
+    ADVICE.iter().find(|(said, _)| words.contains(said)).map(|&(_, advice)| advice)
 }
 
 pub(super) fn timed_out(what: &str, limit: Duration) -> RedisError {

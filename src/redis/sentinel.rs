@@ -174,10 +174,12 @@ impl Follower {
         for sentinel in self.sentinels.clone() {
             let connection = self.connections.remove(&sentinel);
             let (dial, name) = (self.dial.clone(), self.name.clone());
+            // One that speaks no TLS waits for more, and says nothing.
+            let what = if dial.is_encrypted() { "answered in TLS" } else { "answered" };
             answers.spawn(async move {
                 let asked = ask(&dial, &sentinel, connection, &name);
                 let answer = timeout(ANSWERED, asked).await;
-                (sentinel, answer.unwrap_or_else(|_| Err(timed_out("answered", ANSWERED))))
+                (sentinel, answer.unwrap_or_else(|_| Err(timed_out(what, ANSWERED))))
             });
         }
         let mut best = Err(io_error("there is no sentinel".to_owned()));
@@ -191,7 +193,8 @@ impl Follower {
                         best = Ok(address);
                     }
                 }
-                Err(error) if best.is_err() => {
+                // What one says tells more than the silence of another.
+                Err(error) if best.as_ref().is_err_and(RedisError::is_io_error) => {
                     let detail = format!("{sentinel}: {error}");
                     best = Err(RedisError::from((error.kind(), "no answer of a sentinel", detail)));
                 }
