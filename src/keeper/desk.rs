@@ -107,14 +107,18 @@ impl Desk {
             Command::Keep(held, lease, asked, grip) => {
                 self.renewals().keep(*held, lease, asked, grip);
             }
-            Command::Forget(held, own) => {
-                let mut renewals = self.renewals();
-                held.iter().for_each(|held| renewals.remove_grants(held, own));
-            }
+            Command::Forget(held, own) => held.iter().for_each(|held| self.forget(held, own)),
             Command::Release(returning, own) => {
-                self.renewals().remove_grants(returning.held(), own);
+                self.forget(returning.held(), own);
                 self.give_back(returning);
             }
+        }
+    }
+
+    fn forget(self: &Arc<Self>, held: &Held, own: Option<Id>) {
+        let unknown = self.renewals().remove_grants(held, own);
+        if let Some(held) = unknown {
+            self.release_later(held);
         }
     }
 
