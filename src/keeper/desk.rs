@@ -287,6 +287,8 @@ impl Desk {
                 }
             }
             Err(error) if error.is_retryable() => self.renewals().try_again(id),
+            // Somebody else's pool, who may make it again in time.
+            Err(Error::UnknownNamespace { .. }) => self.renewals().try_again(id),
             // Nobody new has it, but perhaps a holder that has given it back, and that was forgotten, too.
             Ok(Some(Outcome::Refused(_))) if self.is_learning(&held.pool).await => {
                 self.renewals().try_again(id);

@@ -673,6 +673,31 @@ async fn a_holder_comes_back_when_the_one_before_it_is_over() {
     assert_eq!(backend.usage(&hive()).await.unwrap().in_use, 1);
 }
 
+/// Who only uses a pool cannot make it again, and comes back when somebody has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_of_somebody_elses_pool_comes_back_too() {
+    let server = Server::start();
+    let config = learning(&server, ", learningPeriod: 12s");
+    let (_, backend) = process(&config).await;
+    let user =
+        Manager::attach(config.open().await.unwrap(), [hive()], Holder::new("user").unwrap());
+    let held = acquire(&user, leased("held", 8 * LEASE)).await;
+    let number = held.fencing_number();
+    let mut raw = server.raw();
+    redis::cmd("FLUSHALL").exec(&mut raw).unwrap();
+    let calls = |raw: &mut redis::Connection| commands(raw)["evalsha"];
+    let before = calls(&mut raw);
+    // A renewal, a look at the pool, and a claim that finds none.
+    until("it is missed", async || (calls(&mut raw) >= before + 3).then_some(())).await;
+    assert!(!held.is_lost());
+    backend.change_quota(&hive(), QuotaChange::Restore(quota(8))).await.unwrap();
+    until("it has come back", async || {
+        assert!(!held.is_lost());
+        (held.fencing_number() > number).then_some(())
+    })
+    .await;
+}
+
 /// Nobody else calls: the waiting claim's own ticket is looked after when learning is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_waits_has_its_turn_when_learning_is_over() {
