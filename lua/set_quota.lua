@@ -12,7 +12,8 @@
 -- ARGV[1] change: register (what a manager wants; a pin wins), restore (what a manager wants of a pool that was lost, if it is
 -- still gone), create (only if there is none), pin (what an operator wants, until unpinned), unpin (back to what was registered)
 -- ARGV[2] wanted_quota: at least 1; empty to unpin
--- ARGV[3] period: milliseconds that the pool learns after data were lost, or 0
+-- ARGV[3] period: milliseconds that the pool learns after data were lost, or 0; if a manager registered more, that counts to
+-- restore
 -- ARGV[4] learns_first: whether a pool learns that this makes: 1 or 0
 -- Returns {done | exists, quota in force, quota registered last, quota pinned or empty, quota registered before or empty}, or an
 -- answer (see README.md): unregistered, newer
@@ -49,7 +50,7 @@ if change == 'create' then return { 'exists', current, registered, pinned or '',
 if change == 'restore' then
   -- Somebody made it who could not know that there was one before: it learns for the rest of the time since.
   local time, known = call('TIME'), call('HMGET', usage, 'made', 'learned', 'learns_until', 'due')
-  local ends = math.floor((known[1] or 0) / 1000) + period
+  local ends = math.floor((known[1] or 0) / 1000) + math.max(period + 0, (period_before or 0) + 0)
   if not known[2] and ends > math.max(time[1] * 1000 + time[2] / 1000, (known[3] or 0) + 0) then
     call('HSET', usage, 'learns_until', string.format('%.0f', ends))
     if not known[4] or ends < known[4] + 0 then call('HSET', usage, 'due', string.format('%.0f', ends)) end

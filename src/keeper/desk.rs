@@ -107,14 +107,18 @@ impl Desk {
             Command::Keep(held, lease, asked, grip) => {
                 self.renewals().keep(*held, lease, asked, grip);
             }
-            Command::Forget(held, own) => {
-                let mut renewals = self.renewals();
-                held.iter().for_each(|held| renewals.remove_grants(held, own));
-            }
+            Command::Forget(held, own) => held.iter().for_each(|held| self.forget(held, own)),
             Command::Release(returning, own) => {
-                self.renewals().remove_grants(returning.held(), own);
+                self.forget(returning.held(), own);
                 self.give_back(returning);
             }
+        }
+    }
+
+    fn forget(self: &Arc<Self>, held: &Held, own: Option<Id>) {
+        let unknown = self.renewals().remove_grants(held, own);
+        if let Some(held) = unknown {
+            self.release_later(held);
         }
     }
 
@@ -283,6 +287,8 @@ impl Desk {
                 }
             }
             Err(error) if error.is_retryable() => self.renewals().try_again(id),
+            // Somebody else's pool, who may make it again in time.
+            Err(Error::UnknownNamespace { .. }) => self.renewals().try_again(id),
             // Nobody new has it, but perhaps a holder that has given it back, and that was forgotten, too.
             Ok(Some(Outcome::Refused(_))) if self.is_learning(&held.pool).await => {
                 self.renewals().try_again(id);

@@ -2,16 +2,19 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool::managed;
 use redis::aio::AsyncPushSender;
+use redis::io::AsyncDNSResolver;
+use redis::io::tcp::TcpSettings;
 use redis::{
-    ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion,
-    RedisConnectionInfo, RedisError, RedisResult,
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError, RedisFuture, RedisResult,
+    TlsCertificates,
 };
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -65,7 +68,9 @@ impl Address {
         let (host, port) = text.rsplit_once(':')?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = u16::from_str(port).ok().filter(|&port| port != 0)?;
-        (!host.is_empty()).then(|| Self::Tcp { host: host.to_owned(), port })
+        // A password may stand before an @, and errors name the host.
+        let is_host = !host.is_empty() && !host.contains(['@', '/']);
+        is_host.then(|| Self::Tcp { host: host.to_owned(), port })
     }
 }
 
@@ -155,6 +160,10 @@ impl Deployment {
                     }
                 }
             }
+        }
+        let name = config.tls_server_name.as_str();
+        if !name.is_empty() && ServerName::try_from(name).is_err() {
+            return Err(("redis.tlsServerName", "must be a DNS name or an IP address"));
         }
         let (cert, key) = (&config.tls_cert_file, &config.tls_key_file);
         match (cert.as_os_str().is_empty(), key.as_os_str().is_empty()) {
@@ -249,6 +258,8 @@ pub(super) struct Dial {
 #[derive(Clone)]
 struct Tls {
     connector: TlsConnector,
+    /// The same as the redis crate takes it.
+    certificates: TlsCertificates,
     /// For which name every certificate is, if not for the server's own.
     server_name: Option<String>,
 }
@@ -270,6 +281,10 @@ impl Dial {
         Ok(Self { deployment, tls, connect_timeout, command_timeout })
     }
 
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// A server that keeps data. RESP3, because there the client notices at once when the connection is lost.
     pub(super) fn server(&self, address: &Address) -> RedisResult<Target> {
         let Deployment { login, database, .. } = &self.deployment;
@@ -287,7 +302,7 @@ impl Dial {
             (Some(tls), Address::Tcp { host, .. }) => {
                 let name = tls.server_name.as_ref().unwrap_or(host).clone();
                 let name = ServerName::try_from(name)?;
-                Some((tls.connector.clone(), name))
+                Some((tls.clone(), name))
             }
             _ => None,
         };
@@ -308,28 +323,36 @@ impl Tls {
             // Else whichever the program chose. It may choose at this very moment, which is as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        let authorities = match certificates("tlsCaFile", &config.tls_ca_file)? {
-            Some(authorities) => authorities,
+        let (authorities, root_cert) = match certificates("tlsCaFile", &config.tls_ca_file)? {
+            Some((authorities, text)) => (authorities, Some(text)),
             // What cannot be read among them is missed when a server is verified.
-            None => rustls_native_certs::load_native_certs().certs,
+            None => (rustls_native_certs::load_native_certs().certs, None),
         };
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(authorities);
         let client = ClientConfig::builder().with_root_certificates(roots);
         let certificate = certificates("tlsCertFile", &config.tls_cert_file)?;
         let key = pem("tlsKeyFile", &config.tls_key_file, PrivateKeyDer::from_pem_slice)?;
-        let client = match certificate.zip(key) {
-            Some((certificate, key)) => client
-                .with_client_auth_cert(certificate, key)
-                .map_err(|error| wrong("tlsKeyFile", &config.tls_key_file, error))?,
-            None => client.with_no_client_auth(),
+        let (client, client_tls) = match certificate.zip(key) {
+            Some(((certificate, client_cert), (key, client_key))) => {
+                let client = client.with_client_auth_cert(certificate, key);
+                let client =
+                    client.map_err(|error| wrong("tlsKeyFile", &config.tls_key_file, error))?;
+                (client, Some(ClientTlsConfig { client_cert, client_key }))
+            }
+            None => (client.with_no_client_auth(), None),
         };
+        let connector = TlsConnector::from(Arc::new(client));
+        let certificates = TlsCertificates { client_tls, root_cert };
         let server_name = Some(config.tls_server_name.clone()).filter(|name| !name.is_empty());
-        Ok(Self { connector: TlsConnector::from(Arc::new(client)), server_name })
+        Ok(Self { connector, certificates, server_name })
     }
 }
 
-fn certificates(key: &str, path: &Path) -> Result<Option<Vec<CertificateDer<'static>>>> {
+/// What is in a PEM file, and its text.
+type Pem<T> = (T, Vec<u8>);
+
+fn certificates(key: &str, path: &Path) -> Result<Option<Pem<Vec<CertificateDer<'static>>>>> {
     pem(key, path, |text| match CertificateDer::pem_slice_iter(text).collect() {
         Ok(found) if Vec::is_empty(&found) => Err(pem::Error::NoItemsFound),
         found => found,
@@ -341,7 +364,7 @@ fn pem<T>(
     key: &str,
     path: &Path,
     read: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
-) -> Result<Option<T>> {
+) -> Result<Option<Pem<T>>> {
     if path.as_os_str().is_empty() {
         return Ok(None);
     }
@@ -349,7 +372,7 @@ fn pem<T>(
         .map_err(|error| wrong(key, path, format!("cannot be read: {error}")))?;
     // The error could repeat what is in the file.
     let held = read(&text).map_err(|_| wrong(key, path, "holds nothing of the kind in PEM"))?;
-    Ok(Some(held))
+    Ok(Some((held, text)))
 }
 
 fn wrong(key: &str, path: &Path, problem: impl fmt::Display) -> Error {
@@ -363,7 +386,7 @@ pub(super) struct Target {
     pub(super) address: Address,
     login: RedisConnectionInfo,
     /// With the name that its certificate has to be for.
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<(Tls, ServerName<'static>)>,
     connect_timeout: Duration,
     command_timeout: Duration,
 }
@@ -409,7 +432,7 @@ impl Target {
         #[cfg(target_os = "linux")]
         SockRef::from(&stream).set_tcp_user_timeout(Some(self.command_timeout))?;
         Ok(match &self.tls {
-            Some((connector, name)) => Box::new(connector.connect(name.clone(), stream).await?),
+            Some((tls, name)) => Box::new(tls.connector.connect(name.clone(), stream).await?),
             None => Box::new(stream),
         })
     }
@@ -447,23 +470,54 @@ impl Target {
         let limit = self.connect_timeout;
         timeout(limit, step).await.unwrap_or_else(|_| Err(timed_out("connected", limit)))
     }
+
+    /// Makes connections for a pool. It has the redis crate do that, so what comes on them is bounded by time alone.
+    pub(super) fn manager(&self) -> RedisResult<deadpool_redis::Manager> {
+        // One timer a call is enough, and whoever calls has it.
+        let mut config =
+            AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let tcp = TcpSettings::default().set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let tcp = tcp.set_user_timeout(self.command_timeout);
+        let info = |addr: ConnectionAddr| {
+            let info = addr.into_connection_info()?.set_redis_settings(self.login.clone());
+            RedisResult::Ok(info.set_tcp_settings(tcp))
+        };
+        let info = match (&self.address, &self.tls) {
+            (Address::Unix(path), _) => info(ConnectionAddr::Unix(path.clone()))?,
+            (Address::Tcp { host, port }, None) => info(ConnectionAddr::Tcp(host.clone(), *port))?,
+            (Address::Tcp { host, port }, Some((tls, name))) => {
+                config = config.set_dns_resolver(Elsewhere { host: host.clone() });
+                let info = info(ConnectionAddr::TcpTls {
+                    host: name.to_str().into_owned(),
+                    port: *port,
+                    insecure: false,
+                    tls_params: None,
+                });
+                let client = Client::build_with_tls(info?, tls.certificates.clone())?;
+                client.get_connection_info().clone()
+            }
+        };
+        deadpool_redis::Manager::new_with_config(info, config)
+    }
 }
 
-impl managed::Manager for Target {
-    type Type = Connection;
-    type Error = RedisError;
+/// Finds every name at one host, because a certificate may be for a name that is not the host's.
+struct Elsewhere {
+    host: String,
+}
 
-    async fn create(&self) -> RedisResult<Connection> {
-        self.connect().await
-    }
-
-    /// Whoever had it may have been dropped before the answer came.
-    async fn recycle(
-        &self,
-        connection: &mut Connection,
-        _: &managed::Metrics,
-    ) -> managed::RecycleResult<RedisError> {
-        Ok(redis::cmd("PING").exec_async(connection).await?)
+impl AsyncDNSResolver for Elsewhere {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        _: &'b str,
+        port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((self.host.as_str(), port));
+            let found = found.await.map_err(RedisError::from)?;
+            Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Box<_>)
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Connections: a few that all claims share and pipeline on, and a pool of others for whoever wants
 //! one for itself.
 //!
-//! A checkout from the pool costs a command before the one that is wanted, and a shared
+//! A checkout from the pool costs two commands before the one that is wanted, and a shared
 //! connection carries three times as many claims; so only operators' calls, whose replies are long,
 //! take one of their own.
 
@@ -103,7 +103,7 @@ impl Connections {
         let topology = timeout(longest, open)
             .await
             .unwrap_or_else(|_| Err(timed_out("connected", longest)))
-            .map_err(|error| failure("connect", &server, error))?;
+            .map_err(|error| failure("connect", &server, error, None))?;
         #[expect(clippy::cast_precision_loss, reason = "at most 1000")]
         let share = config.retry_percent as f32 / 100.0;
         Ok(Self {
@@ -258,7 +258,14 @@ impl Connections {
 
     /// The library's error for what a call failed with.
     pub(super) fn error(&self, operation: &'static str, error: RedisError) -> Error {
-        failure(operation, &self.server, error)
+        let advice = match (&self.topology, error.kind()) {
+            (Topology::Cluster(_), _) => None,
+            (_, ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask)) => {
+                Some("a node of a cluster needs cluster: true")
+            }
+            _ => None,
+        };
+        failure(operation, &self.server, error, advice)
     }
 
     /// Repeats what got no answer, as often as configured, while there is time and the budget allows it.
@@ -439,7 +446,12 @@ impl<'a> Request<'a> {
     }
 }
 
-fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
+fn failure(
+    operation: &'static str,
+    server: &str,
+    error: RedisError,
+    advice: Option<&str>,
+) -> Error {
     // A script that was lost again after it was loaded will be there in time.
     let unlucky = error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
     // An answer that breaks off is one that did not come.
@@ -451,25 +463,56 @@ fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
     if permission::is_missing(&error) {
         return Error::Server { operation, server, source: Box::new(Missing::new(error)) };
     }
-    let source = Box::new(error);
+    let source: Box<dyn std::error::Error + Send + Sync> =
+        match advice.or_else(|| advice_on(&error)) {
+            Some(advice) => format!("{error}; {advice}").into(),
+            None => Box::new(error),
+        };
     match temporary {
         true => Error::Unavailable { operation, server, source },
         false => Error::Server { operation, server, source },
     }
 }
 
+/// What is most often wrong with the configuration where a server says this.
+fn advice_on(error: &RedisError) -> Option<&'static str> {
+    const ADVICE: [(&str, &str); 3] = [
+        ("cluster support disabled", "several hostPaths without primaryName mean a cluster"),
+        ("unknown command 'SENTINEL'", "is it a sentinel?"),
+        ("unknown command", "is it a sentinel? Those need primaryName"),
+    ];
+    let words = error.detail()?;
+    ADVICE.iter().find(|(said, _)| words.contains(said)).map(|&(_, advice)| advice)
+}
+
 pub(super) fn timed_out(what: &str, limit: Duration) -> RedisError {
     io::Error::new(io::ErrorKind::TimedOut, format!("not {what} within {limit:?}")).into()
 }
 
+/// What the server calls its error. Redis 6.2 puts words of its own around those of a command that a script is refused.
+pub(super) fn code(error: &RedisError) -> Option<&str> {
+    let of_script = error.detail().filter(|words| words.starts_with("Error running script"));
+    match of_script.and_then(|words| words.split_once(": -")) {
+        Some((_, refused)) => refused.split(' ').next(),
+        None => error.code(),
+    }
+}
+
 /// Whether the same call may succeed later: no answer, or a server that is not ready.
-fn is_temporary(error: &RedisError) -> bool {
-    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, NotBusy, ReadOnly, TryAgain};
+pub(super) fn is_temporary(error: &RedisError) -> bool {
+    const TEMPORARY: [&str; 9] = [
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "NOREPLICAS",
+        "NOTBUSY",
+        "READONLY",
+        "TRYAGAIN",
+    ];
     match error.kind() {
         ErrorKind::Io => !is_certificate_problem(error),
-        ErrorKind::Server(
-            BusyLoading | ClusterDown | MasterDown | NotBusy | ReadOnly | TryAgain,
-        ) => true,
-        _ => matches!(error.code(), Some("BUSY" | "MISCONF" | "NOREPLICAS")),
+        _ => code(error).is_some_and(|code| TEMPORARY.contains(&code)),
     }
 }

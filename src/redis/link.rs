@@ -41,6 +41,7 @@ pub(super) struct Connected {
     pub(super) reign: Arc<Reign>,
     /// Which of the link's connections it is.
     pub(super) epoch: u64,
+    since: Instant,
     /// Replies that had come when the call began.
     replies: u64,
 }
@@ -59,7 +60,7 @@ impl fmt::Debug for Shared {
 
 enum State {
     Lost,
-    Up { epoch: u64, connection: Connection, reign: Arc<Reign> },
+    Up { epoch: u64, since: Instant, connection: Connection, reign: Arc<Reign> },
     Broken(RedisError),
 }
 
@@ -81,7 +82,7 @@ impl Link {
     ) -> RedisResult<Self> {
         let keeper = Keeper::new(target, hearing);
         let (connection, reign) = keeper.connect(1).await?;
-        keeper.shared.state.send_replace(State::Up { epoch: 1, connection, reign });
+        keeper.shared.up(1, connection, reign);
         Ok(keeper.start())
     }
 
@@ -119,6 +120,14 @@ impl Link {
         }
     }
 
+    /// The server is no primary. Another one may be at its address by now, where a name or a balancer leads there; so it is
+    /// connected to again, but not every time that it says so.
+    pub(super) fn is_not_primary(&self, connected: &Connected) {
+        if connected.since.elapsed() >= PATIENCE {
+            self.lose(connected);
+        }
+    }
+
     /// The connection is of no use any more.
     pub(super) fn lose(&self, connected: &Connected) {
         self.shared.lose(connected.epoch);
@@ -134,13 +143,19 @@ impl Shared {
         match &*self.state.borrow() {
             State::Lost => None,
             State::Broken(error) => Some(Err(error.clone())),
-            State::Up { epoch, connection, reign } => Some(Ok(Connected {
+            State::Up { epoch, since, connection, reign } => Some(Ok(Connected {
                 connection: connection.clone(),
                 reign: Arc::clone(reign),
                 epoch: *epoch,
+                since: *since,
                 replies: self.replies.load(Ordering::Relaxed),
             })),
         }
+    }
+
+    fn up(&self, epoch: u64, connection: Connection, reign: Arc<Reign>) {
+        let since = Instant::now();
+        self.state.send_replace(State::Up { epoch, since, connection, reign });
     }
 
     fn lose(&self, lost: u64) {
@@ -181,7 +196,7 @@ impl Keeper {
             let _ = states.wait_for(|state| !matches!(state, State::Up { .. })).await;
             let (connection, reign) = self.reconnect(epoch).await;
             tracing::info!(server = %self.target.address, "connected again");
-            self.shared.state.send_replace(State::Up { epoch, connection, reign });
+            self.shared.up(epoch, connection, reign);
         }
     }
 

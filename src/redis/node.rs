@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use deadpool::Runtime;
-use deadpool::managed::{Object, Pool, PoolError};
+use deadpool_redis::{Connection, Pool, PoolError, Runtime};
 use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{Address, Target};
-use super::connect::{Part, Request, timed_out};
+use super::connect::{Part, Request, code, timed_out};
 use super::link::{Connected, Link};
 use super::listeners::Listeners;
 use super::replicas::{MinReplicas, Replicas};
@@ -48,7 +47,7 @@ pub(super) struct Node {
     pub(super) target: Target,
     links: Vec<Link>,
     next: AtomicUsize,
-    own: Pool<Target>,
+    own: Pool,
     /// Where grants count only once replicas have them.
     replicas: Option<Replicas>,
     limits: Limits,
@@ -77,7 +76,7 @@ impl Node {
     }
 
     fn new(target: Target, limits: Limits, links: Vec<Link>) -> RedisResult<Self> {
-        let own = Pool::builder(target.clone())
+        let own = Pool::builder(target.manager()?)
             .max_size(OWN)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(limits.command))
@@ -122,12 +121,12 @@ impl Node {
             return Err(timed_out("connected", limit));
         };
         let mut own = own?;
-        let answer = timeout_at(ends, request.send(&[], &mut *own)).await;
+        let answer = timeout_at(ends, request.send(&[], &mut own)).await;
         let answer = answer.unwrap_or_else(|_| Err(timed_out("answered", limit)));
         let answer = answer.map(|(_, answer)| answer);
         if answer.as_ref().is_err_and(is_unusable) {
             // The rest of an answer may still be coming, and must not be anybody's.
-            drop(Object::take(own));
+            drop(Connection::take(own));
         }
         answer
     }
@@ -159,6 +158,9 @@ impl Node {
             }
             Ok(answer) => {
                 link.answered();
+                if is_read_only(&answer) {
+                    link.is_not_primary(&connected);
+                }
                 answer
             }
             Err(_) => {
@@ -180,11 +182,21 @@ impl Node {
         Ok(answer)
     }
 
-    async fn own(&self) -> RedisResult<Object<Target>> {
+    async fn own(&self) -> RedisResult<Connection> {
         self.own.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             other => std::io::Error::new(std::io::ErrorKind::TimedOut, other.to_string()).into(),
         })
+    }
+}
+
+/// Whether the server says that it is no primary.
+pub(super) fn is_read_only(answer: &RedisResult<Value>) -> bool {
+    let is_said = |error: &RedisError| code(error) == Some("READONLY");
+    match answer {
+        Err(error) => is_said(error),
+        Ok(Value::ServerError(error)) => is_said(&error.clone().into()),
+        Ok(_) => false,
     }
 }
 

@@ -12,12 +12,15 @@ use std::time::Duration;
 use redis::aio::ConnectionLike as _;
 use redis::{Cmd, RedisResult, Value};
 
-use super::connect::Request;
+use super::connect::{Request, is_temporary};
 use super::connection::Connection;
 use super::keys::usage_key;
 use super::node::is_unusable;
 use super::reply::Fields;
 use super::scripts;
+
+/// Most pools that are remembered on one connection: locks may have ever new names. Beyond that all are told again.
+const MOST: usize = 10_000;
 
 /// What is known on one connection about the reign of the server at its other end.
 #[derive(Debug)]
@@ -34,7 +37,8 @@ impl Reign {
         let info = redis::cmd("INFO").arg("server").to_owned();
         let said = match connection.req_packed_command(&info).await.and_then(Value::extract_error) {
             Ok(said) => redis::from_redis_value::<String>(said).unwrap_or_default(),
-            Err(error) if is_unusable(&error) => return Err(error),
+            // It will tell later, and nobody asks again on this connection.
+            Err(error) if is_unusable(&error) || is_temporary(&error) => return Err(error),
             Err(error) => {
                 tracing::debug!(%error, "INFO is refused");
                 String::new()
@@ -72,7 +76,7 @@ impl Reign {
         for (&pool, answer) in pools.iter().zip(answers) {
             match answer {
                 Value::Array(_) => {
-                    self.pools().insert(pool.into());
+                    self.note(pool);
                     self.report(pool, answer);
                 }
                 // It moved, is read-only, or has no memory: the call that comes after it hears the same.
@@ -96,11 +100,35 @@ impl Reign {
         }
     }
 
+    fn note(&self, pool: &[u8]) {
+        let mut pools = self.pools();
+        if pools.len() >= MOST {
+            pools.clear();
+        }
+        pools.insert(pool.into());
+    }
+
     fn knows(&self, pool: &[u8]) -> bool {
         self.pools().contains(pool)
     }
 
     fn pools(&self) -> MutexGuard<'_, HashSet<Box<[u8]>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_does_not_grow_for_ever() {
+        let reign = Reign { server: Some("run".to_owned()), pools: Mutex::default() };
+        for number in 0..=MOST {
+            let pool = number.to_string();
+            reign.announced(&[pool.as_bytes()], vec![Value::Array(Vec::new())]);
+            assert!(reign.knows(pool.as_bytes()));
+        }
+        assert!(reign.pools().len() <= MOST);
     }
 }

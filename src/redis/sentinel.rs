@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -18,7 +18,7 @@ use super::connect::{Lane, Request, timed_out};
 use super::connection::Connection;
 use super::link::{Hearing as _, subscribe_anew};
 use super::listeners::Listeners;
-use super::node::{Limits, Node};
+use super::node::{Limits, Node, is_read_only};
 
 /// How often sentinels are asked while all is well, and while it is not.
 const CALM: Duration = Duration::from_secs(1);
@@ -232,10 +232,12 @@ impl Follower {
         for sentinel in self.sentinels.clone() {
             let connection = self.connections.remove(&sentinel);
             let (dial, name) = (self.dial.clone(), self.name.clone());
+            // One that speaks no TLS waits for more, and says nothing.
+            let what = if dial.is_encrypted() { "answered in TLS" } else { "answered" };
             answers.spawn(async move {
                 let asked = ask(&dial, &sentinel, connection, &name);
                 let answer = timeout(ANSWERED, asked).await;
-                (sentinel, answer.unwrap_or_else(|_| Err(timed_out("answered", ANSWERED))))
+                (sentinel, answer.unwrap_or_else(|_| Err(timed_out(what, ANSWERED))))
             });
         }
         let mut best: RedisResult<(Address, usize)> =
@@ -256,7 +258,8 @@ impl Follower {
                         best = Ok((address, times + 1));
                     }
                 }
-                Err(error) if best.is_err() => {
+                // What one says tells more than the silence of another.
+                Err(error) if best.as_ref().is_err_and(RedisError::is_io_error) => {
                     let detail = format!("{sentinel}: {error}");
                     best = Err(RedisError::from((error.kind(), "no answer of a sentinel", detail)));
                 }
@@ -264,15 +267,6 @@ impl Follower {
             }
         }
         best.map(|(address, times)| Said { address, by_most: times >= most, asked })
-    }
-}
-
-fn is_read_only(answer: &RedisResult<Value>) -> bool {
-    let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
-    match answer {
-        Err(error) => error.kind() == read_only,
-        Ok(Value::ServerError(error)) => error.kind() == Some(ServerErrorKind::ReadOnly),
-        Ok(_) => false,
     }
 }
 

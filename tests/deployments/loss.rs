@@ -322,6 +322,13 @@ async fn a_pool_that_is_gone_learns_when_it_is_made_again() {
     pool.change_quota(QuotaChange::Restore(quota(2))).await;
     assert_eq!(pool.usage().await.learning, None);
 
+    // For as long as was registered, whoever says so.
+    flush();
+    pool.change_quota(QuotaChange::Register(quota(2))).await;
+    let ignorant = learning(&moved.server, ", learningPeriod: 0s").open().await.unwrap();
+    pool.through(ignorant).change_quota(QuotaChange::Restore(quota(2))).await;
+    assert_eq!(pool.usage().await.learning, Some(PERIOD));
+
     // Nothing of the kind when an operator makes it.
     flush();
     pool.change_quota(QuotaChange::Create(quota(2))).await;
@@ -418,6 +425,42 @@ async fn without_the_permission_to_ask_nothing_is_told() {
     let pool = f.pool(1).await;
     claimed(&pool, "p/d/e", one("1")).await.granted().unwrap();
     assert!(!raw.hexists::<_, _, bool>(pool.key_of("usage"), "server").unwrap());
+}
+
+/// Its first server died before anybody used it there, as far as the next one knows.
+#[tokio::test]
+async fn a_pool_without_a_server_gives_no_number_twice() {
+    let moved = Moved::start().await;
+    let pool = moved.f.pool(2).await;
+    let old = moved.saved();
+    moved.clock.advance(Duration::from_secs(1));
+    let forgotten = fence(&claimed(&pool, "p/d/e", one("forgotten")).await);
+    moved.clock.advance(Duration::from_secs(1));
+    let mut raw = moved.server.raw();
+    old.take_over(&mut raw);
+    assert!(raw.hdel::<_, _, bool>(pool.key_of("usage"), "server").unwrap());
+    assert!(fence(&claimed(&pool, "p/d/e", one("new")).await) > forgotten);
+}
+
+/// Who it is, it says when the script is over: not to know it would last as long as the connection.
+#[tokio::test]
+async fn a_busy_server_is_asked_again_who_it_is() {
+    let server = Arc::new(Server::start());
+    let mut raw = server.raw();
+    redis::cmd("CONFIG").arg(&["SET", "lua-time-limit", "1"]).exec(&mut raw).unwrap();
+    let mut other = server.raw();
+    let busy = std::thread::spawn(move || {
+        redis::cmd("EVAL").arg("while true do end").arg(0).exec(&mut other).unwrap_err()
+    });
+    until("the server is busy", async || {
+        redis::cmd("PING").exec(&mut raw).is_err_and(|e| e.code() == Some("BUSY")).then_some(())
+    })
+    .await;
+    let opened = learning(&server, "").open().await;
+    redis::cmd("SCRIPT").arg("KILL").exec(&mut raw).unwrap();
+    busy.join().unwrap();
+    let error = opened.expect_err("it does not say who it is");
+    assert!(error.is_retryable(), "{error}");
 }
 
 /// Units can be released where there is no memory left, also on a new connection.
@@ -628,6 +671,31 @@ async fn a_holder_comes_back_when_the_one_before_it_is_over() {
     })
     .await;
     assert_eq!(backend.usage(&hive()).await.unwrap().in_use, 1);
+}
+
+/// Who only uses a pool cannot make it again, and comes back when somebody has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_of_somebody_elses_pool_comes_back_too() {
+    let server = Server::start();
+    let config = learning(&server, ", learningPeriod: 12s");
+    let (_, backend) = process(&config).await;
+    let user =
+        Manager::attach(config.open().await.unwrap(), [hive()], Holder::new("user").unwrap());
+    let held = acquire(&user, leased("held", 8 * LEASE)).await;
+    let number = held.fencing_number();
+    let mut raw = server.raw();
+    redis::cmd("FLUSHALL").exec(&mut raw).unwrap();
+    let calls = |raw: &mut redis::Connection| commands(raw)["evalsha"];
+    let before = calls(&mut raw);
+    // A renewal, a look at the pool, and a claim that finds none.
+    until("it is missed", async || (calls(&mut raw) >= before + 3).then_some(())).await;
+    assert!(!held.is_lost());
+    backend.change_quota(&hive(), QuotaChange::Restore(quota(8))).await.unwrap();
+    until("it has come back", async || {
+        assert!(!held.is_lost());
+        (held.fencing_number() > number).then_some(())
+    })
+    .await;
 }
 
 /// Nobody else calls: the waiting claim's own ticket is looked after when learning is over.

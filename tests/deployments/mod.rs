@@ -1,6 +1,7 @@
 //! Servers as they are really run: behind sentinels, in clusters, over TLS, with users.
 
 mod acl;
+mod address;
 mod cluster;
 mod loss;
 mod partitions;

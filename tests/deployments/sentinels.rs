@@ -131,7 +131,12 @@ async fn servers_and_sentinels_have_passwords_of_their_own() {
 #[tokio::test]
 async fn sentinels_that_know_no_such_primary_are_an_error() {
     let sentinels = Sentinels::start(&Options::default()).await;
-    let keys = keys(&sentinels).replace(sentinels.name(), "nobody");
+    // What they say tells more than that one of them says nothing.
+    let silent = Proxy::before(sentinels.host_paths()[0].clone());
+    silent.hold();
+    let mut hosts = sentinels.host_paths();
+    hosts.push(silent.address());
+    let keys = format!("hostPaths: {}, primaryName: nobody", list(&hosts));
     let error = configuration(&keys).open().await.unwrap_err();
     let text = format!("{error}: {error:?}");
     assert!(text.contains("No such master"), "{text}");
