@@ -43,7 +43,7 @@ fn differences_are_found_repaired_and_gone() {
     assert_eq!(
         repaired,
         json!({
-            "namespace": "hive:default", "adopted": 1, "dropped": 1, "corrected": corrected,
+            "namespace": "hive:default", "adopted": 1, "dropped": 1, "restored": 0, "corrected": corrected,
             "requeued": 0,
         })
     );
@@ -53,7 +53,8 @@ fn differences_are_found_repaired_and_gone() {
     });
     assert_eq!(run("check").exits_with(0).json(), clean);
     let nothing = json!({
-        "namespace": "hive:default", "adopted": 0, "dropped": 0, "corrected": [], "requeued": 0,
+        "namespace": "hive:default", "adopted": 0, "dropped": 0, "restored": 0, "corrected": [],
+        "requeued": 0,
     });
     assert_eq!(run("repair").exits_with(0).json(), nothing);
 }

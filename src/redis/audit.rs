@@ -86,18 +86,21 @@ impl RemotePool<'_> {
         }
     }
 
-    /// Adopts members without a record and drops records without a member.
+    /// Adopts members without a record; drops records without a member, or puts the member back.
     async fn reconcile(&self, found: &CheckReport, report: &mut RepairReport) -> Result<()> {
+        let lost = if found.members == 0 { "1" } else { "0" };
         let members: Vec<_> =
             found.unrecorded.iter().chain(&found.removed).map(Member::as_str).collect();
         for members in members.chunks(BATCH) {
             let mut call = scripts::RECONCILE.on(&self.keys.all());
-            call.arg(ADOPTED).arg(members);
+            call.arg(ADOPTED).arg(lost).arg(members);
             let mut fields = self.call_for_fields(&call).await?;
-            let mut read = || Some((fields.number()?, fields.number()?));
-            let (adopted, dropped) = read().ok_or_else(|| unexpected(call.operation(), fields))?;
+            let mut read = || Some((fields.number()?, fields.number()?, fields.number()?));
+            let (adopted, dropped, restored) =
+                read().ok_or_else(|| unexpected(call.operation(), fields))?;
             report.adopted += adopted;
             report.dropped += dropped;
+            report.restored += restored;
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Target, is_certificate_problem};
+use super::info::{eviction, info};
 use super::permission;
 use super::reign::Reign;
 
@@ -159,13 +160,14 @@ struct Keeper {
     shared: Arc<Shared>,
     /// So much is said about the server once.
     unknown: Once,
+    evicts: Once,
 }
 
 impl Keeper {
     fn new(target: Target, hearing: Option<Arc<dyn Hearing>>) -> Self {
         let state = watch::Sender::new(State::Lost);
         let shared = Arc::new(Shared { state, replies: AtomicU64::new(0) });
-        Self { target, hearing, shared, unknown: Once::new() }
+        Self { target, hearing, shared, unknown: Once::new(), evicts: Once::new() }
     }
 
     fn start(self) -> Link {
@@ -238,6 +240,15 @@ impl Keeper {
                 tracing::warn!(
                     server = %self.target.address,
                     "the server does not tell its run_id by INFO; that another takes over goes unnoticed"
+                );
+            });
+        }
+        let memory = self.target.in_time(info(&mut connection, "memory")).await?;
+        if let Some(policy) = eviction(&memory) {
+            self.evicts.call_once(|| {
+                tracing::warn!(
+                    server = %self.target.address, policy,
+                    "the server throws keys away when its memory is full, also those of pools; its maxmemory-policy should be noeviction"
                 );
             });
         }

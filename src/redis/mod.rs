@@ -7,6 +7,7 @@ mod audit;
 mod claims;
 mod cluster;
 mod connect;
+mod info;
 mod keys;
 mod link;
 mod listeners;

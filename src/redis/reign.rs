@@ -13,8 +13,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
 
 use super::connect::Request;
+use super::info::{info, value};
 use super::keys::usage_key;
-use super::node::is_unusable;
 use super::reply::Fields;
 use super::scripts;
 
@@ -30,18 +30,8 @@ pub(super) struct Reign {
 impl Reign {
     /// Asks who is at the other end.
     pub(super) async fn of(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
-        let info = redis::cmd("INFO").arg("server").to_owned();
-        let said = match connection.send_packed_command(&info).await.and_then(Value::extract_error)
-        {
-            Ok(said) => redis::from_redis_value::<String>(said).unwrap_or_default(),
-            Err(error) if is_unusable(&error) => return Err(error),
-            Err(error) => {
-                tracing::debug!(%error, "INFO is refused");
-                String::new()
-            }
-        };
-        let server = said.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned);
-        Ok(Self { server, pools: Mutex::default() })
+        let said = info(connection, "server").await?;
+        Ok(Self { server: value(&said, "run_id").map(str::to_owned), pools: Mutex::default() })
     }
 
     /// Whether the server tells who it is.
