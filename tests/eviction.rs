@@ -119,6 +119,7 @@ async fn counters_are_made_again_from_records_when_the_pool_is_registered_again(
     let error = pool.release_many("q/d/e", &["plain"]).await.unwrap_err();
     assert!(matches!(error, Error::UnknownNamespace { .. }), "{error}");
 
+    clock.advance(Duration::from_secs(1));
     pool.change_quota(QuotaChange::Register(quota(3))).await;
     pool.assert_clean().await;
     stage.refuses_a_newcomer().await;
@@ -140,6 +141,25 @@ async fn counters_are_made_again_from_records_when_the_pool_is_registered_again(
     assert!(pool.holds("q/d/e", "waits").await);
     assert_eq!(pool.in_use().await, 1);
     pool.assert_clean().await;
+}
+
+#[tokio::test]
+async fn leases_end_also_where_counters_were_lost_and_numbers_are_ahead_of_the_clock() {
+    let stage = Stage::without("usage").await;
+    let Stage { clock, pool, .. } = &stage;
+    // None but the holder with a lease, whose number the clock has not reached.
+    let mut raw = pool.raw();
+    let _: () = raw.del(&[pool.key_of("tickets"), pool.key_of("queue")]).unwrap();
+    let _: () = raw.zrem(pool.key_of("leases"), "ex:q:d:e-waits").unwrap();
+    let _: () = raw.hdel(pool.key_of("grants"), "ex:q:d:e-plain").unwrap();
+    let _: () = raw.srem(pool.key(), "ex:q:d:e-plain").unwrap();
+    pool.change_quota(QuotaChange::Register(quota(3))).await;
+    let held = pool.renew("p/d/e", "leased", LEASE).await.unwrap();
+    let Renewed::Held(Some(number)) = held else { panic!("{held:?}") };
+    assert!(fence(&pool.claim("q/d/e", "new").await) > number);
+    clock.advance(Duration::from_millis(LEASE + 1));
+    pool.nudge().await;
+    assert_eq!(pool.in_use().await, 1);
 }
 
 /// How many units each of them had is what cannot be known again.
