@@ -1,24 +1,26 @@
 //! What a server says about itself.
 
-use redis::aio::MultiplexedConnection;
-use redis::{RedisResult, Value};
+use redis::aio::{ConnectionLike as _, MultiplexedConnection};
+use redis::{Pipeline, RedisResult};
 
-use super::node::is_unusable;
-
-/// A section of INFO; empty if the server does not tell. One at a time, as Redis 6.2 wants it.
-pub(super) async fn info(
+/// Sections of INFO, asked for in one go; empty where the server does not tell. Redis 6.2 gives one to a command.
+pub(super) async fn info<const N: usize>(
     connection: &mut MultiplexedConnection,
-    section: &str,
-) -> RedisResult<String> {
-    let info = redis::cmd("INFO").arg(section).to_owned();
-    match connection.send_packed_command(&info).await.and_then(Value::extract_error) {
-        Ok(said) => Ok(redis::from_redis_value(said).unwrap_or_default()),
-        Err(error) if is_unusable(&error) => Err(error),
-        Err(error) => {
-            tracing::debug!(%error, "INFO is refused");
-            Ok(String::new())
+    sections: [&str; N],
+) -> RedisResult<[String; N]> {
+    let mut pipeline = Pipeline::new();
+    for section in sections {
+        pipeline.cmd("INFO").arg(section);
+    }
+    let replies = connection.req_packed_commands(&pipeline, 0, N).await?;
+    let mut said = [const { String::new() }; N];
+    for (said, reply) in said.iter_mut().zip(replies) {
+        match reply.extract_error() {
+            Ok(reply) => *said = redis::from_redis_value(reply).unwrap_or_default(),
+            Err(error) => tracing::debug!(%error, "INFO is refused"),
         }
     }
+    Ok(said)
 }
 
 /// The value of a field.

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Target, is_certificate_problem};
-use super::info::{eviction, info};
+use super::info::{eviction, info, value};
 use super::permission;
 use super::reign::Reign;
 
@@ -234,7 +234,9 @@ impl Keeper {
         let pushes = Pushes { shared, epoch, hearing: self.hearing.clone() };
         let config = AsyncConnectionConfig::new().set_push_sender(pushes);
         let mut connection = self.target.connect(config).await?;
-        let reign = self.target.in_time(Reign::of(&mut connection)).await?;
+        let sections = info(&mut connection, ["server", "memory"]);
+        let [server, memory] = self.target.in_time(sections).await?;
+        let reign = Reign::of(value(&server, "run_id"));
         if !reign.is_known() {
             self.unknown.call_once(|| {
                 tracing::warn!(
@@ -243,7 +245,6 @@ impl Keeper {
                 );
             });
         }
-        let memory = self.target.in_time(info(&mut connection, "memory")).await?;
         if let Some(policy) = eviction(&memory) {
             self.evicts.call_once(|| {
                 tracing::warn!(

@@ -9,11 +9,9 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, RedisResult, Value};
+use redis::{Cmd, Value};
 
 use super::connect::Request;
-use super::info::{info, value};
 use super::keys::usage_key;
 use super::reply::Fields;
 use super::scripts;
@@ -28,10 +26,9 @@ pub(super) struct Reign {
 }
 
 impl Reign {
-    /// Asks who is at the other end.
-    pub(super) async fn of(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
-        let said = info(connection, "server").await?;
-        Ok(Self { server: value(&said, "run_id").map(str::to_owned), pools: Mutex::default() })
+    /// That of the server with this name.
+    pub(super) fn of(server: Option<&str>) -> Self {
+        Self { server: server.map(str::to_owned), pools: Mutex::default() }
     }
 
     /// Whether the server tells who it is.
