@@ -162,6 +162,29 @@ async fn leases_end_also_where_counters_were_lost_and_numbers_are_ahead_of_the_c
     assert_eq!(pool.in_use().await, 1);
 }
 
+/// Whatever is counted by then, an operator can look at it and repair it.
+#[tokio::test]
+async fn tickets_that_were_not_counted_are_found_withdrawn_and_repaired() {
+    for below_zero in [true, false] {
+        let stage = Stage::without("usage").await;
+        let pool = &stage.pool;
+        assert_eq!(pool.raw().del::<_, u32>(pool.key_of("queue")).unwrap(), 1);
+        pool.change_quota(QuotaChange::Register(quota(3))).await;
+        assert!(stage.check().await.queue_is_broken);
+        if below_zero {
+            // As the version before reigns counts.
+            let usage = pool.key_of("usage");
+            let _: i64 = pool.raw().hincr(usage, "tickets", -1).unwrap();
+            assert_eq!(pool.usage().await.tickets, 0);
+            assert_eq!(stage.repair().await.requeued, 1);
+            stage.ends_well().await;
+        } else {
+            assert_eq!(pool.release("q/d/e", "waits").await, Released::Withdrawn);
+            pool.assert_clean().await;
+        }
+    }
+}
+
 /// How many units each of them had is what cannot be known again.
 #[tokio::test]
 async fn members_without_records_count_as_before_until_a_repair_gives_each_a_unit() {

@@ -99,7 +99,8 @@ local function dequeue(member, rank, project, domain)
   call('HDEL', tickets, member)
   call('ZREM', queue, member)
   call('ZREM', lines, project .. ':' .. domain .. ' ' .. rank .. ' ' .. member, project .. ' ' .. rank .. ' ' .. domain)
-  if call('HINCRBY', usage, 'tickets', -1) == 0 then
+  -- Below zero is what was counted when counters were lost.
+  if call('HINCRBY', usage, 'tickets', -1) <= 0 then
     call('HDEL', usage, 'tickets', 'closed')
     closed = nil
   end

@@ -171,7 +171,7 @@ impl Version {
 /// How many tickets there are, by several ways of counting.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tickets {
-    counted: u64,
+    counted: i64,
     records: u64,
     ranks: u64,
     /// Of tickets and of domains.
@@ -187,7 +187,7 @@ pub(super) struct Tickets {
 impl Tickets {
     pub(super) fn read(fields: &mut Fields) -> Option<Self> {
         Some(Self {
-            counted: fields.number()?,
+            counted: fields.text()?.parse().ok()?,
             records: fields.number()?,
             ranks: fields.number()?,
             lines: fields.number()?,
@@ -200,7 +200,11 @@ impl Tickets {
     fn disagree(&self) -> bool {
         let Self { counted, records, ranks, lines, turns, closed, leases } = *self;
         let has_no_turn = records > 0 && turns == 0 && !closed;
-        has_no_turn || counted != records || ranks != records || lines < records || leases < records
+        has_no_turn
+            || counted != records as i64
+            || ranks != records
+            || lines < records
+            || leases < records
     }
 }
 
