@@ -99,7 +99,7 @@ local function dequeue(member, rank, project, domain)
   call('HDEL', tickets, member)
   call('ZREM', queue, member)
   call('ZREM', lines, project .. ':' .. domain .. ' ' .. rank .. ' ' .. member, project .. ' ' .. rank .. ' ' .. domain)
-  -- Below zero is what was counted when counters were lost.
+  -- Where counters were lost it may have been too small.
   if call('HINCRBY', usage, 'tickets', -1) <= 0 then
     call('HDEL', usage, 'tickets', 'closed')
     closed = nil
