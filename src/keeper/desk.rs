@@ -45,6 +45,15 @@ pub(super) struct Desk {
     tasks: TaskTracker,
 }
 
+/// A grant that was not there to be renewed.
+#[derive(Debug)]
+struct Gone {
+    id: Id,
+    held: Held,
+    /// Its member was, but not its record.
+    is_unrecorded: bool,
+}
+
 impl Desk {
     /// Begins work on a thread of its own.
     pub(super) fn open(
@@ -223,7 +232,9 @@ impl Desk {
             let mut renewals = self.renewals();
             for ((id, (held, _)), answer) in ids.into_iter().zip(held).zip(answers) {
                 match answer {
-                    answer if renewals.is_gone(id, &answer) => gone.push((id, held)),
+                    answer if renewals.is_gone(id, &answer) => {
+                        gone.push(Gone { id, held, is_unrecorded: answer.is_err() });
+                    }
                     Err(error) if error.is_retryable() && renewals.is_grant(id) => {
                         renewals.try_again(id);
                     }
@@ -239,7 +250,7 @@ impl Desk {
 
     /// Finds out why these grants are gone. What the server has forgotten, because it lost its data, is claimed again: its
     /// holders still use it.
-    async fn look_into(self: &Arc<Self>, pool: &PoolName, gone: Vec<(Id, Held)>) {
+    async fn look_into(self: &Arc<Self>, pool: &PoolName, gone: Vec<Gone>) {
         let usage = match self.pools().await {
             Ok(pools) => pools.backend().usage(pool).await,
             Err(error) => Err(error),
@@ -250,19 +261,22 @@ impl Desk {
             Err(Error::UnknownNamespace { .. }) => Ok(true),
             Err(_) => Err(()),
         };
-        if gone.iter().any(|(_, held)| held.number.is_some() && has_forgotten(held) == Ok(true))
+        let is_lost = |Gone { held, is_unrecorded, .. }: &Gone| {
+            !is_unrecorded && held.number.is_some() && has_forgotten(held) == Ok(true)
+        };
+        if gone.iter().any(is_lost)
             && let Ok(pools) = self.pools().await
             && let Err(error) = pools.restore(pool).await
         {
             tracing::warn!(%pool, %error, "not restored");
         }
-        for (id, held) in gone {
+        for Gone { id, held, is_unrecorded } in gone {
             // Given back on purpose just now, it is not lost.
             if self.returns.include(&held) {
                 self.renewals().remove(id);
                 continue;
             }
-            match has_forgotten(&held) {
+            match if is_unrecorded { Ok(true) } else { has_forgotten(&held) } {
                 Ok(true) => self.claim_again(id).await,
                 Ok(false) => self.renewals().lose(id),
                 Err(()) => self.renewals().try_again(id),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Held;
 use crate::amount::{Lease, ResourceConstraintsSpec, Units};
 use crate::claim::Claim;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::name::{Member, PoolName};
 use crate::outcome::FencingNumber;
 use crate::ticket::Renewed;
@@ -226,7 +226,8 @@ impl Renewals {
         self.entries.get(&id).is_some_and(Entry::is_grant)
     }
 
-    /// Whether an answer means that the grant of an entry is not there: its token holds nothing, or waits, or holds another.
+    /// Whether an answer means that the grant of an entry is not there: its token holds nothing, or waits, or holds another, or
+    /// only its record is gone.
     pub(super) fn is_gone(&self, id: Id, answer: &Result<Renewed>) -> bool {
         let Some(entry) = self.entries.get(&id).filter(|entry| entry.is_grant()) else {
             return false;
@@ -234,7 +235,7 @@ impl Renewals {
         match answer {
             Ok(Renewed::Lost | Renewed::Waiting) => true,
             Ok(Renewed::Held(number)) => number.is_some() && entry.is_not(*number),
-            Err(_) => false,
+            Err(error) => matches!(error, Error::Foreign { .. }),
         }
     }
 

@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Target, is_certificate_problem};
 use super::connection::Connection;
+use super::info::{eviction, info, value};
 use super::permission;
 use super::reign::Reign;
 
@@ -175,13 +176,14 @@ struct Keeper {
     shared: Arc<Shared>,
     /// So much is said about the server once.
     unknown: Once,
+    evicts: Once,
 }
 
 impl Keeper {
     fn new(target: Target, hearing: Option<Arc<dyn Hearing>>) -> Self {
         let state = watch::Sender::new(State::Lost);
         let shared = Arc::new(Shared { state, replies: AtomicU64::new(0) });
-        Self { target, hearing, shared, unknown: Once::new() }
+        Self { target, hearing, shared, unknown: Once::new(), evicts: Once::new() }
     }
 
     fn start(self) -> Link {
@@ -247,12 +249,22 @@ impl Keeper {
         let shared = Arc::downgrade(&self.shared);
         let pushes = Pushes { shared, epoch, hearing: self.hearing.clone() };
         let mut connection = self.target.connect_to_hear(pushes).await?;
-        let reign = self.target.in_time(Reign::of(&mut connection)).await?;
+        let sections = info(&mut connection, ["server", "memory"]);
+        let [server, memory] = self.target.in_time(sections).await?;
+        let reign = Reign::of(value(&server, "run_id"));
         if !reign.is_known() {
             self.unknown.call_once(|| {
                 tracing::warn!(
                     server = %self.target.address,
                     "the server does not tell its run_id by INFO; that another takes over goes unnoticed"
+                );
+            });
+        }
+        if let Some(policy) = eviction(&memory) {
+            self.evicts.call_once(|| {
+                tracing::warn!(
+                    server = %self.target.address, policy,
+                    "the server throws keys away when its memory is full, also those of pools; its maxmemory-policy should be noeviction"
                 );
             });
         }

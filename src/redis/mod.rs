@@ -8,6 +8,7 @@ mod claims;
 mod cluster;
 mod connect;
 mod connection;
+mod info;
 mod keys;
 mod link;
 mod listeners;

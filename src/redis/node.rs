@@ -201,6 +201,6 @@ pub(super) fn is_read_only(answer: &RedisResult<Value>) -> bool {
 }
 
 /// Whether the connection on which this came is of no use any more.
-pub(super) fn is_unusable(error: &RedisError) -> bool {
+fn is_unusable(error: &RedisError) -> bool {
     error.is_io_error() || error.kind() == ErrorKind::Parse
 }

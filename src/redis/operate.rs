@@ -181,7 +181,7 @@ fn read_usage(
         in_use: (quota + issued).saturating_sub(issue_limit),
         holders: fields.number()?,
         next_fencing_number: FencingNumber::new(issued),
-        tickets: fields.number()?,
+        tickets: count(&fields.text()?)?,
         order: fields.text()?.parse().ok()?,
         learning: fields.optional_number()?.map(Duration::from_millis),
         lost: {

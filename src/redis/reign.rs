@@ -9,13 +9,10 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::aio::ConnectionLike as _;
-use redis::{Cmd, RedisResult, Value};
+use redis::{Cmd, Value};
 
-use super::connect::{Request, is_temporary};
-use super::connection::Connection;
+use super::connect::Request;
 use super::keys::usage_key;
-use super::node::is_unusable;
 use super::reply::Fields;
 use super::scripts;
 
@@ -32,20 +29,9 @@ pub(super) struct Reign {
 }
 
 impl Reign {
-    /// Asks who is at the other end.
-    pub(super) async fn of(connection: &mut Connection) -> RedisResult<Self> {
-        let info = redis::cmd("INFO").arg("server").to_owned();
-        let said = match connection.req_packed_command(&info).await.and_then(Value::extract_error) {
-            Ok(said) => redis::from_redis_value::<String>(said).unwrap_or_default(),
-            // It will tell later, and nobody asks again on this connection.
-            Err(error) if is_unusable(&error) || is_temporary(&error) => return Err(error),
-            Err(error) => {
-                tracing::debug!(%error, "INFO is refused");
-                String::new()
-            }
-        };
-        let server = said.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned);
-        Ok(Self { server, pools: Mutex::default() })
+    /// That of the server with this name.
+    pub(super) fn of(server: Option<&str>) -> Self {
+        Self { server: server.map(str::to_owned), pools: Mutex::default() }
     }
 
     /// Whether the server tells who it is.

@@ -632,6 +632,75 @@ async fn eight_holders_survive_a_restart_that_keeps_nothing() {
     survives_without_data(async || server.restart(), &config).await;
 }
 
+/// One key after the other, each alone: as a server throws keys away whose memory is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_holders_survive_the_loss_of_any_key() {
+    let server = Server::start();
+    let config = learning(&server, ", learningPeriod: 1500ms");
+    let (owner, backend) = process(&config).await;
+    let (other, _) = process(&config).await;
+    let mut held = holders(&owner, 0..QUOTA, LEASE).await;
+    let newcomers = Newcomers::start(&other, 20, LEASE);
+    let pool = format!("redisresourcemanager:{}", hive());
+    let others = ["usage", "grants", "leases", "tickets", "queue", "lines", "turns"];
+    let keys: Vec<_> = others.iter().map(|key| format!("{{{pool}}}:{key}")).collect();
+    for key in [pool].iter().chain(&keys) {
+        let lost = async || server.raw().del::<_, bool>(key).unwrap().then_some(());
+        until("it is there and lost", lost).await;
+        judge(&held, &newcomers, LEASE).await;
+        assert!(held.iter().all(|held| !held.is_lost()), "{key}");
+        backend.repair(&hive()).await.unwrap();
+        assert_eq!(backend.usage(&hive()).await.unwrap().in_use, QUOTA as u64, "{key}");
+    }
+    judge(&held, &newcomers, LEASE).await;
+    assert_eq!(newcomers.got(), 0);
+    for allocation in held.drain(..3) {
+        allocation.release().await.unwrap();
+    }
+    until("newcomers have what was given back", async || (newcomers.got() == 3).then_some(()))
+        .await;
+    newcomers.end().await;
+    assert!(backend.check(&hive()).await.unwrap().is_clean());
+}
+
+/// Several keys may go at once, and again and again. Then holders may lose what they have, and know it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_granted_on_top_where_a_server_throws_keys_away() {
+    let server = Server::start_with(&["--maxmemory-policy", "allkeys-random"]);
+    let config = learning(&server, ", learningPeriod: 1500ms");
+    let (owner, backend) = process(&config).await;
+    let (other, _) = process(&config).await;
+    let held = holders(&owner, 0..QUOTA, LEASE).await;
+    let newcomers = Newcomers::start(&other, 20, LEASE);
+    let fill = |server: &mut redis::Connection, key: u32| {
+        server.set::<_, _, ()>(format!("filler-{key}"), "x".repeat(100_000)).unwrap();
+    };
+    let stat = |section: &str, field: &str| -> u64 {
+        let said: redis::InfoDict =
+            redis::cmd("INFO").arg(section).query(&mut server.raw()).unwrap();
+        said.get(field).unwrap()
+    };
+    let mut raw = server.raw();
+    let room = (stat("memory", "used_memory") + 3_000_000).to_string();
+    redis::cmd("CONFIG").arg(&["SET", "maxmemory", &room]).exec(&mut raw).unwrap();
+    let mut next = 0;
+    // Some thirty are there at a time, so each key of the pool goes several times.
+    while stat("stats", "evicted_keys") < 300 {
+        for _ in 0..10 {
+            fill(&mut raw, next);
+            next += 1;
+        }
+        judge(&held, &newcomers, Duration::from_millis(50)).await;
+    }
+    redis::cmd("CONFIG").arg(&["SET", "maxmemory", "0"]).exec(&mut raw).unwrap();
+    judge(&held, &newcomers, 2 * LEASE).await;
+    newcomers.end().await;
+    backend.repair(&hive()).await.unwrap();
+    assert!(backend.check(&hive()).await.unwrap().is_clean());
+    let certain = held.iter().filter(|held| !held.is_lost()).count() as u64;
+    assert!(backend.usage(&hive()).await.unwrap().in_use >= certain);
+}
+
 /// Nobody who comes first knows that there was a pool.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_holders_survive_a_flush_where_new_processes_come_first() {

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -159,7 +160,7 @@ fn manners(heard: &Heard<'_>) -> Answer {
 }
 
 /// The words of the next command, unless the client is gone or says something else.
-async fn command_of(from: &mut BufReader<OwnedReadHalf>) -> Option<Vec<Vec<u8>>> {
+pub(crate) async fn command_of(from: &mut (impl AsyncBufRead + Unpin)) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     for _ in 0..number(from, '*').await? {
         let mut word = vec![0; number(from, '$').await? + 2];
@@ -170,7 +171,7 @@ async fn command_of(from: &mut BufReader<OwnedReadHalf>) -> Option<Vec<Vec<u8>>>
     Some(words)
 }
 
-async fn number(from: &mut BufReader<OwnedReadHalf>, sign: char) -> Option<usize> {
+async fn number(from: &mut (impl AsyncBufRead + Unpin), sign: char) -> Option<usize> {
     let mut line = String::new();
     from.read_line(&mut line).await.ok()?;
     line.trim_end().strip_prefix(sign)?.parse().ok()
