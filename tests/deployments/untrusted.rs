@@ -85,25 +85,27 @@ async fn patient(fake: &Fake) -> Arc<dyn Backend> {
     config.open().await.unwrap()
 }
 
-/// However long an answer may take, no memory is filled with it.
+/// However long an answer to a claim may take, no memory is filled with it.
 #[tokio::test]
 async fn what_never_ends_is_cut_off_by_its_size() {
     for head in ["$999999999999\r\n", "+", ">3\r\n+message\r\n+x\r\n$999999999999\r\n"] {
         let answer = Answer::Endless(head.as_bytes().to_vec(), vec![b'x'; 1 << 16]);
         let fake = Fake::start(move |heard: &Heard<'_>| {
-            matches!(heard.command, "EVALSHA" | "SMEMBERS").then(|| answer.clone())
+            (heard.command == "EVALSHA").then(|| answer.clone())
         });
         let fake = fake.await;
         let backend = patient(&fake).await;
-        for error in
-            [claim(&*backend).await.unwrap_err(), backend.pools().await.map(drop).unwrap_err()]
-        {
-            assert!(error.is_retryable(), "{error:?}");
-            let cause = std::error::Error::source(&error).unwrap().to_string();
-            assert!(cause.contains("a reply of more than 32 MiB"), "{cause}");
-        }
+        let error = claim(&*backend).await.unwrap_err();
+        assert!(error.is_retryable(), "{error:?}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("a reply of more than 32 MiB"), "{cause}");
         assert!(fake.most() < MOST, "{}", fake.most());
     }
+}
+
+/// A new connection asks for two sections.
+fn is_last_of_greeting(heard: &Heard<'_>) -> bool {
+    heard.command == "INFO" && heard.time == 2
 }
 
 /// Nor where nobody asks.
@@ -111,7 +113,7 @@ async fn what_never_ends_is_cut_off_by_its_size() {
 async fn what_comes_unasked_and_never_ends_is_cut_off_too() {
     let fake = Fake::start(|heard: &Heard<'_>| {
         let head = b"-ERR unknown command\r\n$999999999999\r\n".to_vec();
-        (heard.command == "INFO").then(|| Answer::Endless(head, vec![b'x'; 1 << 16]))
+        is_last_of_greeting(heard).then(|| Answer::Endless(head, vec![b'x'; 1 << 16]))
     });
     let fake = fake.await;
     let _backend = patient(&fake).await;
@@ -135,7 +137,7 @@ async fn much_may_come_as_long_as_it_ends() {
     let notice = format!(">3\r\n+message\r\n+x\r\n{word}").into_bytes();
     let fake = Fake::start(move |heard: &Heard<'_>| {
         let head = b"-ERR unknown command\r\n".to_vec();
-        (heard.command == "INFO").then(|| Answer::Endless(head, notice.clone()))
+        is_last_of_greeting(heard).then(|| Answer::Endless(head, notice.clone()))
     });
     let fake = fake.await;
     let _backend = patient(&fake).await;
