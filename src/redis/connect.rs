@@ -41,10 +41,12 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 const FREE_RETRIES: u32 = 1;
 
 /// Which connection serves a call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
     /// One of those that all claims share.
     Shared,
+    /// The same, for what makes a pool: its server is told at once that it reigns over that.
+    Making,
     /// One for itself, so that a long reply delays no claim.
     Own,
 }
@@ -156,7 +158,8 @@ impl Connections {
 
     /// Sends a command and waits for its reply until then, no attempt longer than the command time-out.
     pub(super) async fn call(&self, lane: Lane, cmd: &Cmd, ends: Instant) -> RedisResult<Value> {
-        self.repeating(lane, Request::new(Body::One(cmd)), ends).await
+        let request = Request { makes: lane == Lane::Making, ..Request::new(Body::One(cmd)) };
+        self.repeating(lane, request, ends).await
     }
 
     /// The same with all the time that a call has.
@@ -178,12 +181,6 @@ impl Connections {
             Value::Array(replies) => replies.into_iter().map(Value::extract_error).collect(),
             other => Ok(vec![other]),
         }
-    }
-
-    /// Lets the server of a pool that a call has made know that it reigns over that.
-    pub(super) async fn introduce(&self, made_by: &Cmd) -> RedisResult<()> {
-        let introduction = Request::new(Body::One(made_by)).part(Part::Introduction);
-        self.repeating(Lane::Shared, introduction, self.deadline()).await.map(drop)
     }
 
     /// Subscribes to a new channel of this process.
@@ -310,10 +307,10 @@ impl Connections {
     /// What the server that it is for answers.
     async fn answer(&self, lane: Lane, request: Request<'_>, ends: Instant) -> RedisResult<Value> {
         match (&self.topology, lane) {
-            (Topology::Fixed(node), Lane::Shared) => {
+            (Topology::Fixed(node), Lane::Own) => node.alone(request, ends).await,
+            (Topology::Fixed(node), _) => {
                 node.answer(node.shared(ends).await?, request, ends).await
             }
-            (Topology::Fixed(node), Lane::Own) => node.alone(request, ends).await,
             (Topology::Sentinels(primary), lane) => primary.answer(lane, request, ends).await,
             (Topology::Cluster(cluster), lane) => cluster.answer(lane, request, ends).await,
         }
@@ -324,7 +321,7 @@ impl Connections {
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
     body: Body<'a>,
-    part: Part,
+    makes: bool,
     is_asking: bool,
 }
 
@@ -335,23 +332,13 @@ enum Body<'a> {
     Many(&'a Pipeline),
 }
 
-/// How much of a request is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    Whole,
-    /// Only that the server reigns, as far as it does not know.
-    Announcements,
-    /// The same, even if it was told before.
-    Introduction,
-}
-
 /// Where the keys of a script begin among the words of its call, and how many of them each pool has.
 const FIRST_KEY: usize = 3;
 const POOL_KEYS: usize = 9;
 
 impl<'a> Request<'a> {
     fn new(body: Body<'a>) -> Self {
-        Self { body, part: Part::Whole, is_asking: false }
+        Self { body, makes: false, is_asking: false }
     }
 
     /// The same to a server that a slot is moving to.
@@ -359,12 +346,9 @@ impl<'a> Request<'a> {
         Self { is_asking, ..self }
     }
 
-    pub(super) fn part(self, part: Part) -> Self {
-        Self { part, ..self }
-    }
-
-    pub(super) fn is_introduction(&self) -> bool {
-        self.part == Part::Introduction
+    /// Whether it may make its pools.
+    pub(super) fn makes_pools(&self) -> bool {
+        self.makes
     }
 
     /// The first key, which is in the same cluster slot as all others.
@@ -398,17 +382,17 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The reply, which may be an error of the server, and before it those to what is sent before.
+    /// The reply, which may be an error of the server, and before it those to announcements: these are sent before the request,
+    /// and behind one that makes pools again.
     pub(super) async fn send(
         self,
-        before: &[Cmd],
+        announcements: &[Cmd],
         connection: &mut impl ConnectionLike,
     ) -> RedisResult<(Vec<Value>, Value)> {
-        if before.is_empty() && (!self.is_asking || self.part != Part::Whole) {
-            let reply = match (self.part, self.body) {
-                (Part::Announcements | Part::Introduction, _) => Value::Nil,
-                (Part::Whole, Body::One(cmd)) => connection.req_packed_command(cmd).await?,
-                (Part::Whole, Body::Many(pipeline)) => {
+        if announcements.is_empty() && !self.is_asking {
+            let reply = match self.body {
+                Body::One(cmd) => connection.req_packed_command(cmd).await?,
+                Body::Many(pipeline) => {
                     let replies = connection.req_packed_commands(pipeline, 0, pipeline.len());
                     Value::Array(replies.await?)
                 }
@@ -422,11 +406,19 @@ impl<'a> Request<'a> {
             }
             pipeline.add_command(cmd.clone());
         };
-        before.iter().for_each(&mut add);
-        match (self.part, self.body) {
-            (Part::Announcements | Part::Introduction, _) => {}
-            (Part::Whole, Body::One(cmd)) => add(cmd),
-            (Part::Whole, Body::Many(pipeline)) => pipeline.cmd_iter().for_each(add),
+        announcements.iter().for_each(&mut add);
+        let of_request = match self.body {
+            Body::One(cmd) => {
+                add(cmd);
+                1
+            }
+            Body::Many(pipeline) => {
+                pipeline.cmd_iter().for_each(&mut add);
+                pipeline.len()
+            }
+        };
+        if self.makes {
+            announcements.iter().for_each(&mut add);
         }
         let replies = connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
         let each = if self.is_asking { 2 } else { 1 };
@@ -436,13 +428,14 @@ impl<'a> Request<'a> {
             return Ok((Vec::new(), refused.clone()));
         }
         let mut replies = replies.into_iter().skip(each - 1).step_by(each);
-        let replies_before: Vec<_> = replies.by_ref().take(before.len()).collect();
-        let reply = match (self.part, self.body) {
-            (Part::Announcements | Part::Introduction, _) => replies_before.last().cloned(),
-            (Part::Whole, Body::One(_)) => replies.next(),
-            (Part::Whole, Body::Many(_)) => Some(Value::Array(replies.collect())),
+        let before: Vec<_> = replies.by_ref().take(announcements.len()).collect();
+        let mut of_request = replies.by_ref().take(of_request);
+        let reply = match self.body {
+            Body::One(_) => of_request.next().unwrap_or(Value::Nil),
+            Body::Many(_) => Value::Array(of_request.collect()),
         };
-        Ok((replies_before, reply.unwrap_or(Value::Nil)))
+        let announced = if self.makes { replies.collect() } else { before };
+        Ok((announced, reply))
     }
 }
 

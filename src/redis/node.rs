@@ -9,7 +9,7 @@ use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{Address, Target};
-use super::connect::{Part, Request, code, timed_out};
+use super::connect::{Request, code, timed_out};
 use super::link::{Connected, Link};
 use super::listeners::Listeners;
 use super::replicas::{MinReplicas, Replicas};
@@ -111,10 +111,6 @@ impl Node {
         // Whether the server is there, the shared connection knows without trying.
         if let Some(Err(error)) = self.hearing().now() {
             return Err(error);
-        }
-        if request.pools().next().is_some() {
-            let connected = self.shared(ends).await?;
-            self.answer(connected, request.part(Part::Announcements), ends).await?;
         }
         let limit = self.limits.command;
         let Ok(own) = timeout_at(ends, self.own()).await else {

@@ -40,9 +40,6 @@ impl RemotePool<'_> {
         let mut fields = self.call_for_fields(&call).await?;
         let (done, quota) =
             read_quota(&mut fields).ok_or_else(|| unexpected(call.operation(), fields))?;
-        if quota.registered_before.is_none() {
-            self.introduce(&call).await;
-        }
         match done.as_str() {
             "done" => Ok(quota),
             "exists" => Err(Error::PoolExists { pool: self.name.clone(), quota: quota.in_force }),

@@ -40,14 +40,14 @@ impl Reign {
     }
 
     /// The pools of which the server does not know yet that it reigns over them, and what lets it know: to be sent before a
-    /// request, so that no server answers that without.
+    /// request, so that no server answers that without. What makes a pool is accompanied always: that may be another one.
     pub(super) fn announcements<'a>(
         &self,
         request: &Request<'a>,
         period: Duration,
     ) -> (Vec<&'a [u8]>, Vec<Cmd>) {
         let Some(server) = &self.server else { return Default::default() };
-        let unknown = request.pools().filter(|pool| request.is_introduction() || !self.knows(pool));
+        let unknown = request.pools().filter(|pool| request.makes_pools() || !self.knows(pool));
         let announcement = |pool| {
             let mut call = scripts::REIGN.on(&[&usage_key(str::from_utf8(pool).ok()?)]);
             call.arg(server).arg(u64::try_from(period.as_millis()).unwrap_or(u64::MAX));
