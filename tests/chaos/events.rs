@@ -20,7 +20,7 @@ pub(crate) struct Id {
     pub(crate) fence: u64,
 }
 
-/// What a worker writes down, and when. Times are in nanoseconds.
+/// What a worker or the director writes down, and when. Times are in nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) at: u64,
@@ -40,10 +40,19 @@ pub(crate) enum Event {
     Lost { id: Id },
     /// The guard did not say so long after the server had.
     Unnoticed { id: Id },
+    /// The library claimed again what the server had forgotten, and the guard has another number than `was`, which it still
+    /// had at `asked`.
+    Regained { id: Id, was: u64, asked: u64 },
     /// A release is about to be asked for, or the guard to be dropped.
     Returning { id: Id },
     /// What the fenced store did with a write that was begun at `asked`.
     Stored { id: Id, asked: u64, accepted: bool },
+    /// A call that was begun at `asked` was answered, if only by an error; it had `limit` milliseconds.
+    Took { call: String, asked: u64, limit: u64 },
+    /// The director: since `from` a server that decided about these pools may have been replaced.
+    Doubtful { from: u64, pools: Vec<String> },
+    /// The director: the process was stopped since `from`.
+    Paused { process: u64, from: u64 },
     /// Something to be counted.
     Note(String),
     /// Something that must not happen.
@@ -66,6 +75,12 @@ impl Entry {
             Event::Stored { id, asked, accepted } => {
                 format!("stored {} {} {asked} {accepted}", id.pool, id.fence)
             }
+            Event::Regained { id: Id { pool, fence }, was, asked } => {
+                format!("regained {pool} {fence} {was} {asked}")
+            }
+            Event::Took { call, asked, limit } => format!("took {call} {asked} {limit}"),
+            Event::Doubtful { from, pools } => format!("doubtful {from} {}", pools.join(" ")),
+            Event::Paused { process, from } => format!("paused {process} {from}"),
             Event::Note(word) => format!("note {word}"),
             Event::Broken(text) => format!("broken {}", text.replace('\n', " ")),
         };
@@ -97,6 +112,15 @@ impl Entry {
                 asked: number(2)?,
                 accepted: words.get(3)?.parse().ok()?,
             },
+            "regained" => Event::Regained { id: id()?, was: number(2)?, asked: number(3)? },
+            "took" => {
+                Event::Took { call: words[0].to_owned(), asked: number(1)?, limit: number(2)? }
+            }
+            "doubtful" => Event::Doubtful {
+                from: number(0)?,
+                pools: words[1..].iter().map(ToString::to_string).collect(),
+            },
+            "paused" => Event::Paused { process: number(0)?, from: number(1)? },
             "note" => Event::Note(rest.to_owned()),
             "broken" => Event::Broken(rest.to_owned()),
             _ => return None,
@@ -105,7 +129,7 @@ impl Entry {
     }
 }
 
-/// A worker's log. Each entry is one write(2), so that a killed process leaves whole lines.
+/// A log. Each entry is one write(2), so that a killed process leaves whole lines.
 #[derive(Clone, Debug)]
 pub(crate) struct Log(Arc<File>);
 
