@@ -13,7 +13,7 @@ pub(crate) const WORKERS: usize = 8;
 /// Longer than any lease, or not.
 const PAUSE: (u64, u64) = (300, 4_500);
 /// How long nothing befalls anybody.
-const PEACE: (u64, u64) = (300, 1_500);
+const PEACE: (u64, u64) = (600, 2_600);
 /// Workers finish what they do, which may be to wait for their turn or for a loss to be told.
 const LAST_ORDERS: Duration = Duration::from_secs(60);
 

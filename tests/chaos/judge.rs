@@ -38,11 +38,9 @@
 //! # What is answered in time
 //!
 //! Whoever asks the library gets an answer, if only an error, within the time that is configured, apart from what the asking
-//! process was stopped for. And everybody wants every pool all the time, so somebody is granted units of it before long, whatever
-//! befell its servers.
+//! process was stopped for.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use crate::events::{Entry, Event, Id, MILLI};
 
@@ -51,8 +49,6 @@ use crate::events::{Entry, Event, Id, MILLI};
 const MARGIN: u64 = 10 * MILLI;
 /// For whatever this machine is busy with while somebody waits for an answer.
 const BUSY: u64 = 4_000 * MILLI;
-/// Far more than a failover takes, learning, and a long lease.
-const OUTAGE: Duration = Duration::from_secs(45);
 
 /// Quota, cap of each project and cap of each domain of a pool.
 pub(crate) type Limits = fn(&str) -> Option<(u64, Option<u64>, Option<u64>)>;
@@ -76,8 +72,6 @@ pub(crate) struct Verdict {
     pub(crate) excused: (u64, u64),
     /// The longest time that each kind of call took, and how long it may take, in milliseconds.
     pub(crate) slowest: BTreeMap<String, (u64, u64)>,
-    /// The longest time in which nobody was granted units of each pool.
-    pub(crate) outages: BTreeMap<String, Duration>,
 }
 
 /// Some time, from its beginning to before its end.
@@ -179,7 +173,6 @@ pub(crate) fn judge(logs: &BTreeMap<u64, Vec<Entry>>, director: &[Entry], rules:
     }
     case.no_limit_is_exceeded();
     case.numbers_only_grow();
-    case.everybody_has_a_turn();
     case.the_store_refuses_only_who_may_have_lost();
     case.verdict
 }
@@ -410,20 +403,6 @@ impl Case {
         books
     }
 
-    fn everybody_has_a_turn(&mut self) {
-        for (pool, numbers) in &self.numbers {
-            let mut answered: Vec<_> = numbers.values().map(|grant| grant.answered).collect();
-            answered.sort_unstable();
-            let longest = answered.windows(2).map(|two| two[1] - two[0]).max().unwrap_or_default();
-            let longest = Duration::from_nanos(longest);
-            if longest > OUTAGE {
-                let text = format!("nobody was granted units of {pool} for {longest:.1?}");
-                self.verdict.violations.push(text);
-            }
-            self.verdict.outages.insert(pool.clone(), longest);
-        }
-    }
-
     /// A later grant has the larger number, but for what is excused, and no unit is numbered twice. Of two grants one is later if its token was claimed
     /// first after the other was answered.
     fn numbers_only_grow(&mut self) {
@@ -569,8 +548,7 @@ pub(crate) fn prove() {
         ),
         ("nobody was told", vec![vec![first(), entry(200, Event::Unnoticed { id: id(10) })]]),
     ];
-    let others: [(&str, Vec<Vec<Entry>>); 3] = [
-        ("for 45.1s", vec![vec![first(), granted(45_201, 12, 1, "p d")]]),
+    let others: [(&str, Vec<Vec<Entry>>); 2] = [
         ("nothing can be forgotten", vec![vec![first(), regained(500, 12, 10)]]),
         ("call took 7001 ms", vec![vec![took(4_000, 1_000), took(8_001, 1_000)]]),
     ];
