@@ -552,9 +552,8 @@ pub(crate) fn prove() {
         ("nothing can be forgotten", vec![vec![first(), regained(500, 12, 10)]]),
         ("call took 7001 ms", vec![vec![took(4_000, 1_000), took(8_001, 1_000)]]),
     ];
-    let no_director: &[Entry] = &[];
     for (expected, logs) in cases.into_iter().chain(others) {
-        proves(expected, logs, no_director, Rules { limits, protected: false });
+        proves(expected, logs, &[], Rules { limits, protected: false });
     }
 
     // Somebody may have replaced the server from 500 to 700, and the first process was stopped twice.
@@ -576,7 +575,8 @@ pub(crate) fn prove() {
     };
     let deposed = || vec![vec![granted(600, 20, 1, "p d")], vec![granted(650, 11, 1, "q d")]];
     let smaller = || vec![vec![granted(450, 20, 1, "p d")], vec![granted(750, 11, 1, "q d")]];
-    let cases: [(&str, bool, &[Entry], Vec<Vec<Entry>>); 17] = [
+    type Case<'a> = (&'a str, bool, &'a [Entry], Vec<Vec<Entry>>);
+    let cases: [Case<'_>; 17] = [
         ("", false, &director, on_top()),
         ("2 of 1", true, &director, on_top()),
         ("2 of 1", false, &elsewhere, on_top()),

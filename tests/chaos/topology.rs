@@ -292,9 +292,9 @@ fn doubt(log: &Log, from: u64, pools: &[String]) {
 
 /// How servers behind sentinels are set up, with these lines: one that was replaced is told so soon.
 fn sentinels(lines: &[&str]) -> OfSentinels {
-    let period = Duration::from_millis(200);
+    let publish_period = Duration::from_millis(200);
     let configuration = lines.iter().map(ToString::to_string).collect();
-    OfSentinels { info_period: period, publish_period: period, configuration, ..Default::default() }
+    OfSentinels { publish_period, configuration, ..OfSentinels::default() }
 }
 
 impl Servers {
