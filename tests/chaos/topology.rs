@@ -245,13 +245,13 @@ impl Topology {
                 }
             }
             Fault::StopPrimary => {
-                servers.signal(&victim, "STOP");
+                servers.at(&victim).signal("STOP");
                 servers.until_replaced(&victim, pool).await;
                 doubt(log, from, &pools);
                 self.note_reigns(&pools).await;
                 sleep(rng.millis(RESTARTED.0, RESTARTED.1)).await;
                 let from = now();
-                self.servers.signal(&victim, "CONT");
+                self.servers.at(&victim).signal("CONT");
                 self.servers.until_deposed(&victim).await;
                 doubt(&self.log, from, &pools);
             }
@@ -335,16 +335,16 @@ impl Servers {
         }
     }
 
-    fn raw(&self, address: &str) -> redis::Connection {
+    fn at(&self, address: &str) -> &Server {
         match self {
-            Self::Single(server, _) => server.raw(),
-            Self::Sentinels(sentinels) => sentinels.raw(address),
-            Self::Cluster(cluster) => cluster.raw(cluster.at(address)),
+            Self::Single(server, _) => server,
+            Self::Sentinels(sentinels) => sentinels.at(address),
+            Self::Cluster(cluster) => cluster.server(cluster.at(address)),
         }
     }
 
     fn tell_all(&self, tell: &dyn Fn(&mut redis::Connection)) {
-        self.addresses().iter().for_each(|address| tell(&mut self.raw(address)));
+        self.addresses().iter().for_each(|address| tell(&mut self.at(address).raw()));
     }
 
     /// Who decides about a pool.
@@ -390,9 +390,9 @@ impl Servers {
     /// Waits until a server knows that it is no primary.
     async fn until_deposed(&self, victim: &str) {
         until("the server knows that it was replaced", async || {
-            let role: redis::Value = redis::cmd("ROLE").query(&mut self.raw(victim)).ok()?;
-            let redis::Value::Array(said) = role else { return None };
-            (said.first()? == &redis::Value::BulkString(b"slave".to_vec())).then_some(())
+            let said: redis::Value = self.at(victim).answer(&["ROLE"]).await?;
+            let redis::Value::Array(role) = said else { return None };
+            (role.first()? == &redis::Value::BulkString(b"slave".to_vec())).then_some(())
         })
         .await;
     }
@@ -408,14 +408,14 @@ impl Servers {
             for replica in &replicas {
                 let mut set = redis::cmd("CONFIG");
                 set.arg("SET").arg("masterauth").arg(password);
-                set.exec(&mut servers.raw(replica)).expect("a replica obeys");
+                set.exec(&mut servers.at(replica).raw()).expect("a replica obeys");
             }
         };
         if let Some(ahead) = ahead {
             allow(self, "wrong");
             let mut kill = redis::cmd("CLIENT");
             kill.arg("KILL").arg("TYPE").arg("replica");
-            kill.exec(&mut self.raw(victim)).expect("a primary obeys");
+            kill.exec(&mut self.at(victim).raw()).expect("a primary obeys");
             sleep(ahead).await;
         }
         let from = now();
@@ -433,14 +433,6 @@ impl Servers {
             Self::Single(server, _) => server.restart(),
             Self::Sentinels(sentinels) => sentinels.restart(address),
             Self::Cluster(cluster) => cluster.restart(cluster.at(address)),
-        }
-    }
-
-    fn signal(&self, address: &str, name: &str) {
-        match self {
-            Self::Single(server, _) => server.signal(name),
-            Self::Sentinels(sentinels) => sentinels.signal(address, name),
-            Self::Cluster(cluster) => cluster.signal(cluster.at(address), name),
         }
     }
 

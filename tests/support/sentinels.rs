@@ -265,7 +265,8 @@ impl Sentinels {
         self.at(address).raw()
     }
 
-    fn at(&self, address: &str) -> &Server {
+    /// A server or a sentinel.
+    pub(crate) fn at(&self, address: &str) -> &Server {
         let mut all = self.servers.iter().chain(&self.sentinels);
         all.find(|server| server.address() == address).expect("somebody has this address")
     }
