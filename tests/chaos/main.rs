@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 #[path = "../support/cluster.rs"]
+#[expect(dead_code, reason = "the other tests use more of it")]
 mod cluster;
 /// The worker processes, and what befalls them.
 mod crew;
