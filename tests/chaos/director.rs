@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::crew::{Crew, WORKERS};
-use crate::events::{self, Entry, Event, Log};
+use crate::events::{self, EVERYBODY, Entry, Event, Log, MILLI, now};
 use crate::judge::{self, Rules, Verdict};
 use crate::plan::{self, CLAIMED, DOMAINS, LEASES, PROJECTS};
 use crate::rng::{Deck, Rng};
@@ -28,6 +28,9 @@ const TICKET: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(4);
 /// Every pool answers again by then, without an operator.
 const RECOVERED: Duration = Duration::from_secs(20);
+/// A machine that takes so long for a short sleep, in nanoseconds, stood still.
+const STILL: u64 = 500 * MILLI;
+const TICK: Duration = Duration::from_millis(50);
 /// Fewer grants in a second are no progress.
 const SLOWEST: u64 = 2;
 
@@ -35,7 +38,7 @@ pub(crate) fn main() -> ExitCode {
     judge::prove();
     let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("it is a number"));
     let seconds = number("CHAOS_SECONDS").unwrap_or(15);
-    let seed = number("CHAOS_SEED").unwrap_or_else(|| events::now() % 1_000_000);
+    let seed = number("CHAOS_SEED").unwrap_or_else(|| now() % 1_000_000);
     let named = std::env::var("CHAOS_TOPOLOGY").ok();
     let kinds: Vec<_> = Kind::ALL
         .into_iter()
@@ -66,9 +69,37 @@ pub(crate) fn main() -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Writes down when this machine stands still, until it is dropped.
+#[derive(Debug)]
+struct Watch(CancellationToken);
+
+impl Watch {
+    fn begin(log: Log) -> Self {
+        let over = CancellationToken::new();
+        let watch = Self(over.clone());
+        std::thread::spawn(move || {
+            while !over.is_cancelled() {
+                let from = now();
+                std::thread::sleep(TICK);
+                if now() - from > STILL {
+                    log.write(Event::Paused { process: EVERYBODY, from });
+                }
+            }
+        });
+        watch
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
 /// Runs everything on servers of this kind; answers what was wrong.
 async fn run(kind: Kind, directory: &Path, seed: u64, seconds: u64) -> Vec<String> {
     let log = Log::create(&directory.join("director.log")).expect("the directory is ours");
+    let _watch = Watch::begin(log.clone());
     let mut topology = Topology::start(kind, WORKERS, log.clone()).await;
     make_pools(&topology).await;
     let configurations = (0..WORKERS).map(|worker| topology.configuration(worker)).collect();
@@ -109,6 +140,11 @@ async fn run(kind: Kind, directory: &Path, seed: u64, seconds: u64) -> Vec<Strin
     topology.settle().await;
 
     let (logs, director) = read_all(directory);
+    let still = director.iter().filter_map(|Entry { at, event }| match event {
+        Event::Paused { process: EVERYBODY, from } => Some(at - from),
+        _ => None,
+    });
+    println!("the machine stood still for {:.1?}", Duration::from_nanos(still.sum()));
     let rules = Rules { limits: plan::limits, protected: kind == Kind::Protected };
     let verdict = judge::judge(&logs, &director, rules);
     println!("{}", listed(verdict.counts.iter().map(|(what, times)| format!("{what} {times}"))));

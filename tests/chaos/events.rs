@@ -12,6 +12,8 @@ pub(crate) fn now() -> u64 {
 }
 
 pub(crate) const MILLI: u64 = 1_000_000;
+/// Stands for the number of every process.
+pub(crate) const EVERYBODY: u64 = 0;
 
 /// A grant as its holder knows it: pool and fencing number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,8 +36,8 @@ pub(crate) enum Event {
     Granted { id: Id, since: u64, asked: u64, lease: u64, units: u64, scope: String },
     /// The server was asked at `asked` and said that this is held for `left` more.
     Seen { id: Id, asked: u64, left: u64 },
-    /// The server said that this is not held.
-    Gone { id: Id },
+    /// The server was asked at `asked` and said that this is not held.
+    Gone { id: Id, asked: u64 },
     /// The guard said so.
     Lost { id: Id },
     /// The guard did not say so long after the server had.
@@ -51,7 +53,7 @@ pub(crate) enum Event {
     Took { call: String, asked: u64, limit: u64 },
     /// The director: since `from` a server that decided about these pools may have been replaced.
     Doubtful { from: u64, pools: Vec<String> },
-    /// The director: the process was stopped since `from`.
+    /// The director: the process was stopped since `from`; all of them, and this machine, if it is 0.
     Paused { process: u64, from: u64 },
     /// Something to be counted.
     Note(String),
@@ -68,7 +70,7 @@ impl Entry {
             Event::Seen { id: Id { pool, fence }, asked, left } => {
                 format!("seen {pool} {fence} {asked} {left}")
             }
-            Event::Gone { id } => format!("gone {} {}", id.pool, id.fence),
+            Event::Gone { id, asked } => format!("gone {} {} {asked}", id.pool, id.fence),
             Event::Lost { id } => format!("lost {} {}", id.pool, id.fence),
             Event::Unnoticed { id } => format!("unnoticed {} {}", id.pool, id.fence),
             Event::Returning { id } => format!("returning {} {}", id.pool, id.fence),
@@ -103,7 +105,7 @@ impl Entry {
                 scope: words.get(6..8)?.join(" "),
             },
             "seen" => Event::Seen { id: id()?, asked: number(2)?, left: number(3)? },
-            "gone" => Event::Gone { id: id()? },
+            "gone" => Event::Gone { id: id()?, asked: number(2)? },
             "lost" => Event::Lost { id: id()? },
             "unnoticed" => Event::Unnoticed { id: id()? },
             "returning" => Event::Returning { id: id()? },

@@ -45,8 +45,9 @@ struct Worker {
     mutex: Mutex,
     rw_lock: RwLock,
     lock_lease: u64,
-    /// How long one call of the backend may take, in milliseconds.
+    /// How long a call may take that grants nothing, and one that may, in milliseconds.
     patience: u64,
+    patience_to_get: u64,
     stop: CancellationToken,
 }
 
@@ -137,10 +138,11 @@ impl Worker {
         let mut config = Config::from_yaml(&orders.configuration)?;
         config.redis.max_retries = *rng.pick(&[0, 0, 3]);
         let redis = &config.redis;
+        let patience = redis.total_timeout;
         // What replicas do not have in time is given back, which is one call more.
-        let patience = match redis.min_replicas {
-            0 => redis.total_timeout,
-            _ => 2 * redis.total_timeout + redis.acknowledge_timeout,
+        let patience_to_get = match redis.min_replicas {
+            0 => patience,
+            _ => 2 * patience + redis.acknowledge_timeout,
         };
         let backend = config.open().await?;
         let registrar = Registrar::new(Arc::clone(&backend));
@@ -161,13 +163,19 @@ impl Worker {
             backend,
             lock_lease,
             patience: millis(patience),
+            patience_to_get: millis(patience_to_get),
             stop: stop.clone(),
         })
     }
 
-    /// The answer of one call.
+    /// The answer to a call that grants nothing.
     async fn timed<T>(&self, call: &str, answer: impl Future<Output = T>) -> T {
         self.timed_within(call, self.patience, answer).await
+    }
+
+    /// The answer to a call that may grant something.
+    async fn timed_to_get<T>(&self, call: &str, answer: impl Future<Output = T>) -> T {
+        self.timed_within(call, self.patience_to_get, answer).await
     }
 
     /// The end of waiting for so long: the last question may be asked when that is over, and is taken back then.
@@ -177,7 +185,8 @@ impl Worker {
         wait: Duration,
         answer: impl Future<Output = T>,
     ) -> T {
-        self.timed_within(call, millis(wait) + 2 * self.patience, answer).await
+        let limit = millis(wait) + self.patience_to_get + self.patience;
+        self.timed_within(call, limit, answer).await
     }
 
     async fn timed_within<T>(&self, call: &str, limit: u64, answer: impl Future<Output = T>) -> T {
@@ -276,12 +285,12 @@ impl Claimant {
         let manager = &worker.manager;
         if self.rng.percent(50) {
             let got = manager.try_acquire(&pool, &execution, claim, plan.caps());
-            let got = worker.timed("try_acquire", got).await?;
+            let got = worker.timed_to_get("try_acquire", got).await?;
             return Ok(self.guarded(&asked, sent, got));
         }
         let claims = [claim];
         let answers = manager.allocate(&pool, &execution, &claims, plan.caps());
-        let answers = worker.timed("allocate", answers).await?;
+        let answers = worker.timed_to_get("allocate", answers).await?;
         match answers.into_iter().next() {
             Some(Ok(Outcome::Granted(grant))) => {
                 Ok(vec![self.token(asked, sent, grant.fencing_number)])
@@ -336,7 +345,7 @@ impl Claimant {
         for _ in 0..self.rng.between(1, 20) {
             let (manager, sent) = (&self.worker.manager, now());
             let turn = manager.allocate_or_queue(&pool, execution, claim, plan.caps(), &ticket);
-            match self.worker.timed("allocate_or_queue", turn).await {
+            match self.worker.timed_to_get("allocate_or_queue", turn).await {
                 Ok(Turn::Granted(grant)) => {
                     return Ok(vec![self.token(asked, sent, grant.fencing_number)]);
                 }
@@ -393,7 +402,7 @@ impl Claimant {
         let (worker, asked) = (Arc::clone(&self.worker), now());
         let mutex = &worker.mutex;
         let guard = match self.rng.between(0, 3) {
-            0 => worker.timed("try_lock", mutex.try_lock()).await?,
+            0 => worker.timed_to_get("try_lock", mutex.try_lock()).await?,
             1 => {
                 let time = self.rng.millis(1, 1_000);
                 worker.timed_wait("lock", time, mutex.lock_within(time)).await?
@@ -516,6 +525,7 @@ impl Claimant {
             self.worker.log.write(Event::Lost { id: holding.id.clone() });
             return false;
         }
+        let asked = now();
         let found = match (self.rng.between(0, 3), &holding.held) {
             (0, Held::Guard(guard)) => {
                 self.renewed(holding, guard.execution(), guard.token()).await
@@ -530,7 +540,7 @@ impl Claimant {
             // It may have come back meanwhile.
             Some(false) if holding.number(&self.worker.log) => true,
             Some(false) => {
-                self.worker.log.write(Event::Gone { id: holding.id.clone() });
+                self.worker.log.write(Event::Gone { id: holding.id.clone(), asked });
                 self.expects_loss_or_return(holding).await
             }
             _ => true,
@@ -582,7 +592,8 @@ impl Claimant {
         }
     }
 
-    /// The server said that it is gone: the guard says that it is lost, or has another number. Answers whether it is held.
+    /// The server said that it is gone: the guard says that it is lost, or has another number, or it was not the server any
+    /// more that said so. Answers whether it is held.
     async fn expects_loss_or_return(&self, holding: &mut Holding) -> bool {
         let log = &self.worker.log;
         let end = Instant::now() + NOTICED;
@@ -600,7 +611,10 @@ impl Claimant {
                 return false;
             }
             // Nothing tells of another number.
-            sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(50)).await;
+            if self.looked_up(holding).await == Some(true) {
+                return true;
+            }
         }
     }
 
