@@ -64,7 +64,7 @@ pub(crate) fn main() -> ExitCode {
             problems.len(),
             problems[..problems.len().min(20)].join("\n")
         );
-        println!("logs: {}; to repeat: {again}", directory.display());
+        println!("to repeat the choices: {again}");
     }
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -204,6 +204,7 @@ impl Topology {
     /// Has something befall the servers.
     pub(crate) async fn befall(&mut self, fault: Fault, rng: &mut Rng) {
         self.settle().await;
+        self.log.note(&format!("{fault:?}"));
         match (fault, &mut self.servers) {
             (Fault::FlushScripts, servers) => servers.tell_all(&|server| {
                 redis::cmd("SCRIPT").arg("FLUSH").exec(server).expect("the server obeys");
