@@ -90,8 +90,8 @@ struct Holding {
     units: u64,
     /// In milliseconds.
     lease: u64,
-    /// When it was answered first.
-    answered: u64,
+    /// When what was answered first was asked.
+    asked: u64,
     since: u64,
     /// When it was asked for, and answered, that it is not held.
     gone: Option<(u64, u64)>,
@@ -195,11 +195,17 @@ impl Span {
 }
 
 impl Holding {
-    /// A grant that was answered at this time, of which nothing more is known yet.
-    fn new(id: Id, scope: String, (units, lease): (u64, u64), since: u64, now: u64) -> Self {
+    /// A grant that was asked for and answered at these times, of which nothing more is known yet.
+    fn new(
+        id: Id,
+        scope: String,
+        (units, lease): (u64, u64),
+        since: u64,
+        (asked, now): (u64, u64),
+    ) -> Self {
         let nothing = Span { from: now, until: now };
         let (believed, certain) = (nothing, nothing);
-        Self { id, scope, units, lease, answered: now, since, gone: None, believed, certain }
+        Self { id, scope, units, lease, asked, since, gone: None, believed, certain }
     }
 
     fn end(&mut self, now: u64) {
@@ -222,7 +228,8 @@ impl Case {
                     self.number(process, id, *units, (*since, *asked), *at);
                     let known = *open.entry(id.clone()).or_insert_with(|| {
                         let terms = (*units, *lease);
-                        let holding = Holding::new(id.clone(), scope.clone(), terms, *since, *at);
+                        let holding =
+                            Holding::new(id.clone(), scope.clone(), terms, *since, (*asked, *at));
                         self.holdings.push(holding);
                         self.holdings.len() - 1
                     });
@@ -298,14 +305,14 @@ impl Case {
     fn regained(&mut self, process: u64, known: usize, id: &Id, asked: u64, now: u64) {
         let old = &mut self.holdings[known];
         let (scope, terms) = (old.scope.clone(), (old.units, old.lease));
-        let (since, answered) = (old.since, old.answered);
-        let mut holding = Holding::new(id.clone(), scope, terms, since, now);
+        let (since, first_asked) = (old.since, old.asked);
+        let mut holding = Holding::new(id.clone(), scope, terms, since, (asked, now));
         // Its number is another, but nobody else may have had its units.
         holding.believed.extend(now, old.believed.until);
         old.end(now);
         self.holdings.push(holding);
         self.number(process, id, terms.0, (since, asked), now);
-        if !self.doubts.iter().any(|doubt| doubt.excuses(&id.pool, answered, now)) {
+        if !self.doubts.iter().any(|doubt| doubt.excuses(&id.pool, first_asked, now)) {
             let text = format!("{now}: {id:?} was claimed again, and nothing can be forgotten");
             self.verdict.violations.push(text);
         }
@@ -611,8 +618,15 @@ pub(crate) fn prove() {
         let deposed = vec![granted(600, 20, 1, "q d"), accepted(601, 20)];
         vec![vec![first(), seen(800, 10), refused(810, 10)], deposed]
     };
+    // Handed on before the doubt, and told after it.
+    let told_late = || {
+        let (since, asked, scope) = (ms(99), ms(99), "p d".to_owned());
+        let granted = Event::Granted { id: id(10), since, asked, lease: 1_000, units: 1, scope };
+        vec![vec![entry(800, granted), regained(900, 12, 10)]]
+    };
     type Case<'a> = (&'a str, bool, &'a [Entry], Vec<Vec<Entry>>);
-    let cases: [Case<'_>; 22] = [
+    let cases: [Case<'_>; 23] = [
+        ("", true, &director, told_late()),
         ("", false, &director, deaf()),
         ("", true, &director, deaf()),
         ("is there again", true, &director, deaf_after()),
