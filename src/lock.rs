@@ -19,7 +19,7 @@ use crate::outcome::{FencingNumber, Released};
 use crate::pool::{Cursor, Revocation};
 
 /// How long a lock outlives a process that died, unless set otherwise.
-const LEASE: Duration = Duration::from_secs(30);
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
 /// Most readers at once. Each write lock takes as many fencing numbers, and these must not outrun the clock's microseconds,
 /// where a pool that was lost begins anew: a thousand write locks a second do not.
 const READERS: u32 = 1_000;

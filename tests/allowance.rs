@@ -64,7 +64,7 @@ impl Setup {
 async fn open(server: &Server, allowance: u32) -> Arc<dyn Backend> {
     let text = format!(
         "type: redis\nonUnavailable: grant\nlocalAllowance: {allowance}\n\
-         redis: {{url: \"{}\", connectTimeout: 15s, commandTimeout: 300ms}}",
+         redis: {{url: \"{}\", learningPeriod: 0s, connectTimeout: 15s, commandTimeout: 300ms}}",
         server.url()
     );
     Config::from_yaml(&text).unwrap().open().await.unwrap()

@@ -27,7 +27,7 @@ async fn manager(server: &Server, extra: &str) -> Manager {
 
 async fn open(server: &Server, extra: &str) -> Result<Arc<dyn Backend>> {
     let text = format!(
-        "type: redis\nredis: {{url: \"{}\", connectTimeout: 1s, commandTimeout: 300ms{extra}}}",
+        "type: redis\nredis: {{url: \"{}\", learningPeriod: 0s, connectTimeout: 1s, commandTimeout: 300ms{extra}}}",
         server.url()
     );
     Config::from_yaml(&text).unwrap().open().await

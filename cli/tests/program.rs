@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Once;
 
 use redis::FromRedisValue;
 use serde_json::Value;
@@ -9,6 +10,7 @@ use tokenpool::{
     Claim, Claimant, Config, ExecutionId, Holder, Lease, ResourceConstraintsSpec, TicketRequest,
     Units,
 };
+use tokio::signal::unix::{self, SignalKind};
 
 use crate::server::Server;
 
@@ -56,8 +58,28 @@ impl From<Output> for Run {
     }
 }
 
+/// Has what is started hear signals that this process was told to ignore, as whatever runs in the background is: what is
+/// ignored stays so in another program, and what is caught does not.
+fn catch_what_is_ignored() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = ignored.map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let _entered = runtime.enter();
+        for kind in [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit()] {
+            if ignored.is_some_and(|mask| mask & (1 << (kind.as_raw_value() - 1)) != 0) {
+                // Caught from now on, though nobody listens.
+                drop(unix::signal(kind).unwrap());
+            }
+        }
+    });
+}
+
 /// The program with arguments separated by white space, and none of this process's settings.
 pub(crate) fn command(arguments: &str) -> Command {
+    catch_what_is_ignored();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tokenpool"));
     command.args(arguments.split_whitespace()).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {

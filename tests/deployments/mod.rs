@@ -23,12 +23,16 @@ fn list(addresses: &[String]) -> String {
     format!("[{}]", addresses.iter().map(|at| format!("\"{at}\"")).collect::<Vec<_>>().join(", "))
 }
 
-/// A configuration with time-outs that a test can wait for.
+/// A configuration with time-outs that a test can wait for, without a learning period unless it is given.
 fn configuration(keys: &str) -> Config {
     let text = format!(
         "type: redis\nredis: {{connectTimeout: 2s, commandTimeout: 500ms, totalTimeout: 5s, {keys}}}"
     );
-    Config::from_yaml(&text).unwrap()
+    let mut config = Config::from_yaml(&text).unwrap();
+    if !keys.contains("learningPeriod") {
+        config.redis.learning_period = Duration::ZERO;
+    }
+    config
 }
 
 async fn open(keys: &str) -> Arc<dyn Backend> {

@@ -385,6 +385,7 @@ async fn a_rule_that_cannot_be_read_is_an_error_and_no_free_pass(w: World) {
 async fn apart(server: &Server) -> World {
     let mut config = Config::redis_at(server.url()).unwrap();
     config.redis.command_timeout = Duration::from_millis(500);
+    config.redis.learning_period = Duration::ZERO;
     World::of(config.open().await.unwrap(), memory().await).await
 }
 

@@ -74,11 +74,12 @@ pub(crate) async fn redis_on(server: Server) -> Fixture {
     fixture(connect(&server.url()).await, Some(Arc::new(server)))
 }
 
-/// The Redis backend, with so much patience that a busy machine does not fail a test.
+/// The Redis backend, with so much patience that a busy machine does not fail a test, and without a learning period.
 pub(crate) async fn connect(url: &str) -> Arc<dyn Backend> {
     let mut config = Config::redis_at(url).unwrap();
     config.redis.command_timeout = Duration::from_secs(15);
     config.redis.connect_timeout = Duration::from_secs(15);
+    config.redis.learning_period = Duration::ZERO;
     config.open().await.unwrap()
 }
 
