@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokenpool::{Backend, Config};
 use tokio::time::sleep;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Options as OfCluster};
 use crate::events::{Event, Log, now};
 use crate::plan;
 use crate::proxy::Proxy;
@@ -314,7 +314,10 @@ impl Servers {
                 Self::Sentinels(Sentinels::start(&options).await)
             }
             Kind::Cluster => {
-                let cluster = Cluster::start(3, 1).await;
+                let mut options = OfCluster::new(3, 1);
+                // A replica takes over however long this machine stood still after its primary had died.
+                options.configuration.push("cluster-replica-validity-factor 0".to_owned());
+                let cluster = Cluster::start_as(&options).await;
                 // Each shard has some.
                 for (number, pool) in plan::pools().iter().enumerate() {
                     let slot = cluster.slot(&plan::key(&pool.to_string()));
