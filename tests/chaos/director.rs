@@ -141,33 +141,39 @@ async fn run(kind: Kind, directory: &Path, seed: u64, seconds: u64) -> Vec<Strin
     topology.settle().await;
 
     let (logs, director) = read_all(directory);
-    let still = director.iter().filter_map(|Entry { at, event }| match event {
-        Event::Paused { process: EVERYBODY, from } => Some(at - from),
-        _ => None,
-    });
-    println!("the machine stood still for {:.1?}", Duration::from_nanos(still.sum()));
     let rules = Rules { limits: plan::limits, protected: kind == Kind::Protected };
     let verdict = judge::judge(&logs, &director, rules);
-    println!("{}", listed(verdict.counts.iter().map(|(what, times)| format!("{what} {times}"))));
-    let held =
-        verdict.most.iter().map(|(name, (most, limit))| format!("{name}: {most} of {limit}"));
-    println!("most held for certain: {}", listed(held));
-    let doubts = director.iter().filter_map(|Entry { at, event }| match event {
-        Event::Doubtful { from, .. } => Some(at - from),
-        _ => None,
-    });
-    let doubtful = Duration::from_nanos(doubts.sum());
-    let (times, most) = verdict.excused;
-    println!("in doubt {doubtful:.1?} of {took:.1?}; {times} times at most {most} on top, excused");
-    let slowest = verdict.slowest.iter();
-    let slowest = slowest.map(|(call, (took, limit))| format!("{call} {took} of {limit} ms"));
-    println!("the longest calls: {}", listed(slowest));
+    report(&verdict, &director, took);
     println!(
         "every pool answered again within {recovered:.1?}, all units and tickets were back after {back:.1?}"
     );
     problems.extend(unlikely(&verdict, seconds));
     problems.extend(verdict.violations);
     problems
+}
+
+fn report(verdict: &Verdict, director: &[Entry], took: Duration) {
+    println!("{}", listed(verdict.counts.iter().map(|(what, times)| format!("{what} {times}"))));
+    let held = verdict.most.iter();
+    let held = held.map(|(name, (most, limit))| format!("{name}: {most} of {limit}"));
+    println!("most held for certain: {}", listed(held));
+    let slowest = verdict.slowest.iter();
+    let slowest = slowest.map(|(call, (took, limit))| format!("{call} {took} of {limit} ms"));
+    println!("the longest calls: {}", listed(slowest));
+    let (mut doubtful, mut still) = (0, 0);
+    for Entry { at, event } in director {
+        match event {
+            Event::Doubtful { from, .. } => doubtful += at - from,
+            Event::Paused { process: EVERYBODY, from } => still += at - from,
+            _ => {}
+        }
+    }
+    let (doubtful, still) = (Duration::from_nanos(doubtful), Duration::from_nanos(still));
+    println!(
+        "of {took:.1?} {doubtful:.1?} were in doubt, and the machine stood still for {still:.1?}"
+    );
+    let (times, most) = verdict.excused;
+    println!("{times} times at most {most} units were on top, and excused");
 }
 
 fn listed(items: impl Iterator<Item = String>) -> String {
