@@ -51,8 +51,9 @@ pub(crate) enum Event {
     Stored { id: Id, asked: u64, accepted: bool },
     /// A call that was begun at `asked` was answered, if only by an error; it had `limit` milliseconds.
     Took { call: String, asked: u64, limit: u64 },
-    /// The director: since `from` a server that decided about these pools may have been replaced.
-    Doubtful { from: u64, pools: Vec<String> },
+    /// The director: since `from` a server that decided about these pools may have been replaced, and may have been heard
+    /// all the same.
+    Doubtful { from: u64, heard: bool, pools: Vec<String> },
     /// The director: the process was stopped since `from`; all of them, and this machine, if it is 0.
     Paused { process: u64, from: u64 },
     /// Something to be counted.
@@ -81,7 +82,9 @@ impl Entry {
                 format!("regained {pool} {fence} {was} {asked}")
             }
             Event::Took { call, asked, limit } => format!("took {call} {asked} {limit}"),
-            Event::Doubtful { from, pools } => format!("doubtful {from} {}", pools.join(" ")),
+            Event::Doubtful { from, heard, pools } => {
+                format!("doubtful {from} {heard} {}", pools.join(" "))
+            }
             Event::Paused { process, from } => format!("paused {process} {from}"),
             Event::Note(word) => format!("note {word}"),
             Event::Broken(text) => format!("broken {}", text.replace('\n', " ")),
@@ -120,7 +123,8 @@ impl Entry {
             }
             "doubtful" => Event::Doubtful {
                 from: number(0)?,
-                pools: words[1..].iter().map(ToString::to_string).collect(),
+                heard: words.get(1)?.parse().ok()?,
+                pools: words[2..].iter().map(ToString::to_string).collect(),
             },
             "paused" => Event::Paused { process: number(0)?, from: number(1)? },
             "note" => Event::Note(rest.to_owned()),

@@ -32,9 +32,10 @@
 //!   the store takes afterwards, and nothing else is excused from that.
 //! * A guard may get another number, which is how the library tells that its grant was forgotten, after a doubt alone.
 //!
-//! Where pools are *protected* (by `minReplicas`, `min-replicas-to-write` and a learning period longer than any lease) a doubt
-//! excuses less: nothing is granted on top at any time, and all numbers grow. But renewals wait for no replica: if the last was
-//! forgotten the server may take units back as early as before that renewal, so they may be gone too early, to nobody.
+//! Where pools are *protected* (by `minReplicas` and a learning period longer than any lease) a doubt excuses less: nothing is
+//! granted on top at any time, and all numbers grow. But renewals wait for no replica. If the last was forgotten the server may take
+//! units back as early as before that renewal, so they may be gone too early, to nobody. And what was renewed while two servers may
+//! have decided counts from when it was asked for before that: the one that was replaced may have said so.
 //!
 //! # What is answered in time
 //!
@@ -124,6 +125,8 @@ struct Doubt {
     pools: Vec<String>,
     from: u64,
     until: u64,
+    /// Whether it may have been heard all the same.
+    heard: bool,
 }
 
 /// A process that was stopped.
@@ -152,8 +155,9 @@ pub(crate) fn judge(logs: &BTreeMap<u64, Vec<Entry>>, director: &[Entry], rules:
     for Entry { at, event } in director {
         let until = *at;
         match event {
-            Event::Doubtful { from, pools } => {
-                doubts.push(Doubt { pools: pools.clone(), from: *from, until });
+            Event::Doubtful { from, heard, pools } => {
+                let (pools, from, heard) = (pools.clone(), *from, *heard);
+                doubts.push(Doubt { pools, from, until, heard });
             }
             Event::Paused { process, from } => {
                 pauses.push(Pause { process: *process, from: *from, until });
@@ -233,7 +237,9 @@ impl Case {
                         self.holdings.push(holding);
                         self.holdings.len() - 1
                     });
-                    self.learn(known, *asked, *at, asked + lease * MILLI - MARGIN);
+                    let until = asked + lease * MILLI - MARGIN;
+                    self.learn(known, *asked, *at, until);
+                    self.holdings[known].believed.extend(*at, until);
                 }
                 Event::Seen { id, asked, left } => {
                     let Some(&known) = open.get(id) else { continue };
@@ -241,6 +247,12 @@ impl Case {
                     let until = asked + (left * MILLI).saturating_sub(MARGIN);
                     self.learn(known, *asked, *at, until);
                     self.came_back(known, *at);
+                    // It may have been told by the one that was replaced, and replicas do not have it.
+                    let pool = &id.pool;
+                    let mut heard = self.doubts.iter().filter(|doubt| doubt.heard);
+                    if !heard.any(|doubt| doubt.excuses(pool, *asked, *at)) {
+                        self.holdings[known].believed.extend(*at, until);
+                    }
                     self.count("seen");
                 }
                 Event::Gone { id, asked } => {
@@ -297,7 +309,6 @@ impl Case {
         let holding = &mut self.holdings[known];
         let doubts = self.doubts.iter().filter(|doubt| doubt.is_about(&holding.id.pool));
         let first = doubts.filter(|doubt| asked <= doubt.until).map(|doubt| doubt.from).min();
-        holding.believed.extend(now, until);
         holding.certain.extend(now, until.min(first.unwrap_or(until)));
     }
 
@@ -592,11 +603,14 @@ pub(crate) fn prove() {
     }
 
     // Somebody may have replaced the server from 500 to 700, and the first process was stopped twice.
-    let doubt = |pool: &str| Event::Doubtful { from: ms(500), pools: vec![pool.to_owned()] };
+    let doubt =
+        |pool: &str, heard| Event::Doubtful { from: ms(500), heard, pools: vec![pool.to_owned()] };
     let paused = |at, from| entry(at, Event::Paused { process: 1, from: ms(from) });
     let still = entry(21_000, Event::Paused { process: EVERYBODY, from: ms(20_000) });
-    let director = [entry(700, doubt("a:b")), paused(2_000, 1_500), paused(9_000, 4_000), still];
-    let elsewhere = [entry(700, doubt("a:c"))];
+    let director =
+        [entry(700, doubt("a:b", false)), paused(2_000, 1_500), paused(9_000, 4_000), still];
+    let two = [entry(700, doubt("a:b", true))];
+    let elsewhere = [entry(700, doubt("a:c", false))];
     // Who is asked after the doubt, and nobody else, is believed after its beginning.
     let on_top = || vec![vec![first()], vec![granted(600, 11, 1, "p d")]];
     let before = || vec![vec![first()], vec![granted(499, 11, 1, "p d")]];
@@ -624,8 +638,13 @@ pub(crate) fn prove() {
         let granted = Event::Granted { id: id(10), since, asked, lease: 1_000, units: 1, scope };
         vec![vec![entry(800, granted), regained(900, 12, 10)]]
     };
+    // Renewed in doubt, and granted to another when the lease from before it was over.
+    let renewed = || vec![vec![first(), seen(600, 10)], vec![granted(1_200, 13, 1, "p d")]];
     type Case<'a> = (&'a str, bool, &'a [Entry], Vec<Vec<Entry>>);
-    let cases: [Case<'_>; 23] = [
+    let cases: [Case<'_>; 26] = [
+        ("", true, &two, renewed()),
+        ("2 of 1", true, &director, renewed()),
+        ("2 of 1", true, &two, on_top()),
         ("", true, &director, told_late()),
         ("", false, &director, deaf()),
         ("", true, &director, deaf()),

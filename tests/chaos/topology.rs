@@ -16,10 +16,12 @@ use crate::until;
 
 /// Every call ends within the last.
 const TIMEOUTS: &str = "connectTimeout: 1s, commandTimeout: 1s, totalTimeout: 3s";
-/// Longer than any lease by what a primary that was replaced is still heard.
+/// Longer than any lease.
 pub(crate) const LEARNING: Duration = Duration::from_secs(4);
-/// How long the network parts or is slow: less or more than a call waits, and than a lease.
-const AWAY: (u64, u64) = (200, 3_500);
+/// How long the network parts: less or more than any call takes.
+const PARTED: (u64, u64) = (200, 9_000);
+/// How long it is slow.
+const SLOW: (u64, u64) = (200, 3_500);
 /// How much later everything arrives then, each way.
 const LATER: (u64, u64) = (5, 150);
 /// How long replicas have been without their primary when it dies.
@@ -36,7 +38,7 @@ pub(crate) enum Kind {
     Single,
     /// A primary with two replicas and three sentinels, as they come.
     Sentinels,
-    /// The same with all that keeps a failover from granting anything on top.
+    /// The same servers for clients that keep a failover from granting anything on top.
     Protected,
     /// Three shards of two nodes, as they come.
     Cluster,
@@ -197,7 +199,7 @@ impl Topology {
         }
         if !moved.is_empty() {
             self.unasked += 1;
-            doubt(&self.log, since, &moved);
+            doubt_who(&self.log, since, &moved);
         }
     }
 
@@ -242,7 +244,7 @@ impl Topology {
                 if let Servers::Sentinels(_) = self.servers {
                     // It says that it is the primary, with no data, until the sentinels tell it otherwise.
                     self.servers.until_deposed(&victim).await;
-                    doubt(&self.log, from, &pools);
+                    doubt_who(&self.log, from, &pools);
                 }
             }
             Fault::StopPrimary => {
@@ -254,14 +256,14 @@ impl Topology {
                 let from = now();
                 self.servers.at(&victim).signal("CONT");
                 self.servers.until_deposed(&victim).await;
-                doubt(&self.log, from, &pools);
+                doubt_who(&self.log, from, &pools);
             }
             Fault::Failover => {
                 servers.fail_over(&victim).await;
                 // In a cluster the old primary admits nobody until the new one has all that it had.
                 if let Servers::Sentinels(_) = servers {
                     servers.until_deposed(&victim).await;
-                    doubt(log, from, &pools);
+                    doubt_who(log, from, &pools);
                 }
                 self.note_reigns(&pools).await;
             }
@@ -286,16 +288,14 @@ impl Topology {
     }
 }
 
-/// Writes down that until now nobody may have known who decides.
+/// Writes down that a server was replaced, or dies now.
 fn doubt(log: &Log, from: u64, pools: &[String]) {
-    log.write(Event::Doubtful { from, pools: pools.to_vec() });
+    log.write(Event::Doubtful { from, heard: false, pools: pools.to_vec() });
 }
 
-/// How servers behind sentinels are set up, with these lines: one that was replaced is told so soon.
-fn sentinels(lines: &[&str]) -> OfSentinels {
-    let publish_period = Duration::from_millis(200);
-    let configuration = lines.iter().map(ToString::to_string).collect();
-    OfSentinels { publish_period, configuration, ..OfSentinels::default() }
+/// Writes down that until now a server may have been heard that was replaced.
+fn doubt_who(log: &Log, from: u64, pools: &[String]) {
+    log.write(Event::Doubtful { from, heard: true, pools: pools.to_vec() });
 }
 
 impl Servers {
@@ -307,10 +307,10 @@ impl Servers {
                 let ways = (0..workers).map(|_| Proxy::before(server.address())).collect();
                 Self::Single(server, ways)
             }
-            Kind::Sentinels => Self::Sentinels(Sentinels::start(&sentinels(&[])).await),
-            Kind::Protected => {
-                // A primary that was replaced is not heard any more once its replicas have left it.
-                let options = sentinels(&["min-replicas-to-write 1", "min-replicas-max-lag 2"]);
+            Kind::Sentinels | Kind::Protected => {
+                // One that was replaced is told so soon.
+                let publish_period = Duration::from_millis(200);
+                let options = OfSentinels { publish_period, ..OfSentinels::default() };
                 Self::Sentinels(Sentinels::start(&options).await)
             }
             Kind::Cluster => {
@@ -492,7 +492,7 @@ async fn part(ways: &[Proxy], rng: &mut Rng) {
     rng.shuffle(&mut parted);
     parted.truncate(rng.between(1, ways.len().try_into().unwrap()).try_into().unwrap());
     parted.iter().for_each(|way| way.hold());
-    sleep(rng.millis(AWAY.0, AWAY.1)).await;
+    sleep(rng.millis(PARTED.0, PARTED.1)).await;
     for way in parted {
         way.cut();
         way.pass();
@@ -504,6 +504,6 @@ async fn delay(ways: &[Proxy], rng: &mut Rng) {
     for way in ways {
         way.delay(rng.millis(LATER.0, LATER.1));
     }
-    sleep(rng.millis(AWAY.0, AWAY.1)).await;
+    sleep(rng.millis(SLOW.0, SLOW.1)).await;
     ways.iter().for_each(|way| way.delay(Duration::ZERO));
 }
