@@ -13,9 +13,11 @@ FLYTEIDL = .servers/flyteidl
 test:
 	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server cargo test --workspace
 
-# Five minutes of what `make test` does for 20 seconds: processes, faults and a judge. CHAOS_SEED=N repeats a run.
+# Ten minutes of what `make test` does for 15 seconds: processes, faults and a judge. On four topologies, one after the other,
+# so three quarters of an hour in all; CHAOS_TOPOLOGY=single, sentinels, protected or cluster is one of them alone.
+# CHAOS_SEED=N repeats the choices of a run.
 chaos:
-	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server CHAOS_SECONDS=$${CHAOS_SECONDS:-300} \
+	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server CHAOS_SECONDS=$${CHAOS_SECONDS:-600} \
 		cargo test --package tokenpool --test chaos
 
 # The tests of the library on every server it is meant for.

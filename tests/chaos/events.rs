@@ -12,6 +12,8 @@ pub(crate) fn now() -> u64 {
 }
 
 pub(crate) const MILLI: u64 = 1_000_000;
+/// Stands for the number of every process.
+pub(crate) const EVERYBODY: u64 = 0;
 
 /// A grant as its holder knows it: pool and fencing number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,7 +22,7 @@ pub(crate) struct Id {
     pub(crate) fence: u64,
 }
 
-/// What a worker writes down, and when. Times are in nanoseconds.
+/// What a worker or the director writes down, and when. Times are in nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) at: u64,
@@ -34,16 +36,26 @@ pub(crate) enum Event {
     Granted { id: Id, since: u64, asked: u64, lease: u64, units: u64, scope: String },
     /// The server was asked at `asked` and said that this is held for `left` more.
     Seen { id: Id, asked: u64, left: u64 },
-    /// The server said that this is not held.
-    Gone { id: Id },
+    /// The server was asked at `asked` and said that this is not held.
+    Gone { id: Id, asked: u64 },
     /// The guard said so.
     Lost { id: Id },
     /// The guard did not say so long after the server had.
     Unnoticed { id: Id },
+    /// The library claimed again what the server had forgotten, and the guard has another number than `was`, which it still
+    /// had at `asked`.
+    Regained { id: Id, was: u64, asked: u64 },
     /// A release is about to be asked for, or the guard to be dropped.
     Returning { id: Id },
     /// What the fenced store did with a write that was begun at `asked`.
     Stored { id: Id, asked: u64, accepted: bool },
+    /// A call that was begun at `asked` was answered, if only by an error; it had `limit` milliseconds.
+    Took { call: String, asked: u64, limit: u64 },
+    /// The director: since `from` a server that decided about these pools may have been replaced, and may have been heard
+    /// all the same.
+    Doubtful { from: u64, heard: bool, pools: Vec<String> },
+    /// The director: the process was stopped since `from`; all of them, and this machine, if it is 0.
+    Paused { process: u64, from: u64 },
     /// Something to be counted.
     Note(String),
     /// Something that must not happen.
@@ -59,13 +71,21 @@ impl Entry {
             Event::Seen { id: Id { pool, fence }, asked, left } => {
                 format!("seen {pool} {fence} {asked} {left}")
             }
-            Event::Gone { id } => format!("gone {} {}", id.pool, id.fence),
+            Event::Gone { id, asked } => format!("gone {} {} {asked}", id.pool, id.fence),
             Event::Lost { id } => format!("lost {} {}", id.pool, id.fence),
             Event::Unnoticed { id } => format!("unnoticed {} {}", id.pool, id.fence),
             Event::Returning { id } => format!("returning {} {}", id.pool, id.fence),
             Event::Stored { id, asked, accepted } => {
                 format!("stored {} {} {asked} {accepted}", id.pool, id.fence)
             }
+            Event::Regained { id: Id { pool, fence }, was, asked } => {
+                format!("regained {pool} {fence} {was} {asked}")
+            }
+            Event::Took { call, asked, limit } => format!("took {call} {asked} {limit}"),
+            Event::Doubtful { from, heard, pools } => {
+                format!("doubtful {from} {heard} {}", pools.join(" "))
+            }
+            Event::Paused { process, from } => format!("paused {process} {from}"),
             Event::Note(word) => format!("note {word}"),
             Event::Broken(text) => format!("broken {}", text.replace('\n', " ")),
         };
@@ -88,7 +108,7 @@ impl Entry {
                 scope: words.get(6..8)?.join(" "),
             },
             "seen" => Event::Seen { id: id()?, asked: number(2)?, left: number(3)? },
-            "gone" => Event::Gone { id: id()? },
+            "gone" => Event::Gone { id: id()?, asked: number(2)? },
             "lost" => Event::Lost { id: id()? },
             "unnoticed" => Event::Unnoticed { id: id()? },
             "returning" => Event::Returning { id: id()? },
@@ -97,6 +117,16 @@ impl Entry {
                 asked: number(2)?,
                 accepted: words.get(3)?.parse().ok()?,
             },
+            "regained" => Event::Regained { id: id()?, was: number(2)?, asked: number(3)? },
+            "took" => {
+                Event::Took { call: words[0].to_owned(), asked: number(1)?, limit: number(2)? }
+            }
+            "doubtful" => Event::Doubtful {
+                from: number(0)?,
+                heard: words.get(1)?.parse().ok()?,
+                pools: words[2..].iter().map(ToString::to_string).collect(),
+            },
+            "paused" => Event::Paused { process: number(0)?, from: number(1)? },
             "note" => Event::Note(rest.to_owned()),
             "broken" => Event::Broken(rest.to_owned()),
             _ => return None,
@@ -105,7 +135,7 @@ impl Entry {
     }
 }
 
-/// A worker's log. Each entry is one write(2), so that a killed process leaves whole lines.
+/// A log. Each entry is one write(2), so that a killed process leaves whole lines.
 #[derive(Clone, Debug)]
 pub(crate) struct Log(Arc<File>);
 

@@ -78,6 +78,11 @@ pub(crate) fn limits(pool: &str) -> Option<(u64, Option<u64>, Option<u64>)> {
     }
 }
 
+/// A pool's key in Redis, of which only the slot matters here.
+pub(crate) fn key(pool: &str) -> String {
+    format!("redisresourcemanager:{pool}")
+}
+
 /// All pools.
 pub(crate) fn pools() -> Vec<PoolName> {
     let locks = [MUTEX, RW_LOCK].map(|name| PoolName::new(name).unwrap());

@@ -45,3 +45,32 @@ impl Rng {
         }
     }
 }
+
+/// Kinds of something, each of which has its turn before the first comes again.
+#[derive(Debug)]
+pub(crate) struct Deck<T: 'static> {
+    kinds: &'static [T],
+    left: Vec<usize>,
+    drawn: Vec<u64>,
+}
+
+impl<T: Copy> Deck<T> {
+    pub(crate) fn new(kinds: &'static [T]) -> Self {
+        Self { kinds, left: Vec::new(), drawn: vec![0; kinds.len()] }
+    }
+
+    pub(crate) fn draw(&mut self, rng: &mut Rng) -> T {
+        if self.left.is_empty() {
+            self.left.extend(0..self.kinds.len());
+            rng.shuffle(&mut self.left);
+        }
+        let kind = self.left.pop().expect("there is a kind");
+        self.drawn[kind] += 1;
+        self.kinds[kind]
+    }
+
+    /// All kinds, with how often each had its turn.
+    pub(crate) fn drawn(&self) -> impl Iterator<Item = (T, u64)> {
+        self.kinds.iter().copied().zip(self.drawn.iter().copied())
+    }
+}

@@ -13,7 +13,7 @@ use tokenpool::{
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Event, Id, Log, now};
+use crate::events::{Event, Id, Log, MILLI, now};
 use crate::plan::{CLAIMED, DOMAINS, LEASES, LOCK, MUTEX, PLUGIN, PROJECTS, Plan, WRITER};
 use crate::rng::Rng;
 
@@ -21,14 +21,16 @@ use crate::rng::Rng;
 const CLAIMANTS: u64 = 6;
 /// The library notices a loss when it renews next; on this machine much later than it should be.
 const NOTICED: Duration = Duration::from_secs(20);
+/// What is answered sooner is not written down.
+const NOTABLE: u64 = 100;
 /// What every execution is called; it is the scopes that matter.
 const EXECUTION: &str = "e";
 
-/// Where a worker finds everything: directory, server, number of the process, seed.
-#[derive(Debug)]
+/// Where a worker finds everything: directory, configuration, number of the process, seed.
+#[derive(Clone, Debug)]
 struct Orders {
     directory: PathBuf,
-    url: String,
+    configuration: String,
     process: u64,
     seed: u64,
 }
@@ -43,6 +45,9 @@ struct Worker {
     mutex: Mutex,
     rw_lock: RwLock,
     lock_lease: u64,
+    /// How long a call may take that grants nothing, and one that may, in milliseconds.
+    patience: u64,
+    patience_to_get: u64,
     stop: CancellationToken,
 }
 
@@ -52,6 +57,8 @@ struct Holding {
     id: Id,
     pool: PoolName,
     lease: u64,
+    /// When it was seen last that the guard has this number.
+    numbered: u64,
     held: Held,
 }
 
@@ -74,10 +81,10 @@ struct Asked {
 }
 
 pub(crate) fn main(arguments: &[String]) {
-    let [directory, url, process, seed] = arguments else { panic!("{arguments:?}") };
+    let [directory, configuration, process, seed] = arguments else { panic!("{arguments:?}") };
     let orders = Orders {
         directory: directory.into(),
-        url: url.clone(),
+        configuration: configuration.clone(),
         process: process.parse().unwrap(),
         seed: seed.parse().unwrap(),
     };
@@ -128,12 +135,16 @@ impl Worker {
         stop: &CancellationToken,
     ) -> tokenpool::Result<Self> {
         let mut rng = Rng::new(orders.seed, &[orders.process]);
-        let retries = rng.pick(&[0, 0, 3]);
-        let text = format!(
-            "type: redis\nredis: {{url: \"{}\", connectTimeout: 1s, commandTimeout: 1s, maxRetries: {retries}}}",
-            orders.url
-        );
-        let backend = Config::from_yaml(&text)?.open().await?;
+        let mut config = Config::from_yaml(&orders.configuration)?;
+        config.redis.max_retries = *rng.pick(&[0, 0, 3]);
+        let redis = &config.redis;
+        let patience = redis.total_timeout;
+        // What replicas do not have in time is given back, which is one call more.
+        let patience_to_get = match redis.min_replicas {
+            0 => patience,
+            _ => 2 * patience + redis.acknowledge_timeout,
+        };
+        let backend = config.open().await?;
         let registrar = Registrar::new(Arc::clone(&backend));
         let plugin = registrar.for_plugin(PluginId::new(PLUGIN)?);
         for plan in &CLAIMED {
@@ -146,18 +157,50 @@ impl Worker {
         Ok(Self {
             mutex: locks.mutex(LOCK).await?,
             rw_lock: locks.rw_lock(LOCK).await?,
-            orders: Orders {
-                directory: orders.directory.clone(),
-                url: orders.url.clone(),
-                ..*orders
-            },
+            orders: orders.clone(),
             log: log.clone(),
             manager,
             backend,
             lock_lease,
+            patience: millis(patience),
+            patience_to_get: millis(patience_to_get),
             stop: stop.clone(),
         })
     }
+
+    /// The answer to a call that grants nothing.
+    async fn timed<T>(&self, call: &str, answer: impl Future<Output = T>) -> T {
+        self.timed_within(call, self.patience, answer).await
+    }
+
+    /// The answer to a call that may grant something.
+    async fn timed_to_get<T>(&self, call: &str, answer: impl Future<Output = T>) -> T {
+        self.timed_within(call, self.patience_to_get, answer).await
+    }
+
+    /// The end of waiting for so long: the last question may be asked when that is over, and is taken back then.
+    async fn timed_wait<T>(
+        &self,
+        call: &str,
+        wait: Duration,
+        answer: impl Future<Output = T>,
+    ) -> T {
+        let limit = millis(wait) + self.patience_to_get + self.patience;
+        self.timed_within(call, limit, answer).await
+    }
+
+    async fn timed_within<T>(&self, call: &str, limit: u64, answer: impl Future<Output = T>) -> T {
+        let asked = now();
+        let answer = answer.await;
+        if now() - asked >= NOTABLE * MILLI {
+            self.log.write(Event::Took { call: call.to_owned(), asked, limit });
+        }
+        answer
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    time.as_millis().try_into().unwrap()
 }
 
 fn lease(millis: u64) -> Lease {
@@ -238,12 +281,16 @@ impl Claimant {
     async fn try_once(&mut self) -> tokenpool::Result<Vec<Holding>> {
         let (asked, sent) = (self.claim(), now());
         let Asked { plan, execution, claim, .. } = asked.clone();
-        let manager = &self.worker.manager;
+        let (worker, pool) = (&self.worker, plan.pool());
+        let manager = &worker.manager;
         if self.rng.percent(50) {
-            let got = manager.try_acquire(&plan.pool(), &execution, claim, plan.caps()).await?;
+            let got = manager.try_acquire(&pool, &execution, claim, plan.caps());
+            let got = worker.timed_to_get("try_acquire", got).await?;
             return Ok(self.guarded(&asked, sent, got));
         }
-        let answers = manager.allocate(&plan.pool(), &execution, &[claim], plan.caps()).await?;
+        let claims = [claim];
+        let answers = manager.allocate(&pool, &execution, &claims, plan.caps());
+        let answers = worker.timed_to_get("allocate", answers).await?;
         match answers.into_iter().next() {
             Some(Ok(Outcome::Granted(grant))) => {
                 Ok(vec![self.token(asked, sent, grant.fencing_number)])
@@ -263,9 +310,10 @@ impl Claimant {
 
     async fn acquire_within(&mut self) -> tokenpool::Result<Vec<Holding>> {
         let priority = self.wait().priority();
-        let wait = Wait::within(self.rng.millis(1, 1_500)).unwrap().with_priority(priority);
+        let time = self.rng.millis(1, 1_500);
+        let wait = Wait::within(time).unwrap().with_priority(priority);
         let asked = self.claim();
-        self.acquire_as(asked, wait).await
+        self.worker.timed_wait("acquire", time, self.acquire_as(asked, wait)).await
     }
 
     async fn acquire_as(&self, asked: Asked, wait: Wait) -> tokenpool::Result<Vec<Holding>> {
@@ -297,7 +345,7 @@ impl Claimant {
         for _ in 0..self.rng.between(1, 20) {
             let (manager, sent) = (&self.worker.manager, now());
             let turn = manager.allocate_or_queue(&pool, execution, claim, plan.caps(), &ticket);
-            match turn.await {
+            match self.worker.timed_to_get("allocate_or_queue", turn).await {
                 Ok(Turn::Granted(grant)) => {
                     return Ok(vec![self.token(asked, sent, grant.fencing_number)]);
                 }
@@ -310,7 +358,8 @@ impl Claimant {
         self.worker.log.note("tickets given up");
         if self.rng.percent(80) {
             let tokens = [claim.token.clone()];
-            self.worker.manager.release(&pool, execution, &tokens).await?;
+            let released = self.worker.manager.release(&pool, execution, &tokens);
+            self.worker.timed("release", released).await?;
         }
         Ok(Vec::new())
     }
@@ -350,21 +399,26 @@ impl Claimant {
     }
 
     async fn lock(&mut self) -> tokenpool::Result<Vec<Holding>> {
-        let (mutex, asked) = (self.worker.mutex.clone(), now());
+        let (worker, asked) = (Arc::clone(&self.worker), now());
+        let mutex = &worker.mutex;
         let guard = match self.rng.between(0, 3) {
-            0 => mutex.try_lock().await?,
-            1 => mutex.lock_within(self.rng.millis(1, 1_000)).await?,
+            0 => worker.timed_to_get("try_lock", mutex.try_lock()).await?,
+            1 => {
+                let time = self.rng.millis(1, 1_000);
+                worker.timed_wait("lock", time, mutex.lock_within(time)).await?
+            }
             _ => timeout(self.rng.millis(0, 6_000), mutex.lock()).await.ok().transpose()?,
         };
         Ok(self.locked(mutex.pool(), asked, 1, guard))
     }
 
     async fn read_or_write(&mut self) -> tokenpool::Result<Vec<Holding>> {
-        let (lock, asked) = (self.worker.rw_lock.clone(), now());
+        let (worker, asked) = (Arc::clone(&self.worker), now());
+        let lock = &worker.rw_lock;
         let (limit, writes) = (self.rng.millis(1, 3_000), self.rng.percent(30));
         let guard = match writes {
-            true => lock.write_within(limit).await?,
-            false => lock.read_within(limit).await?,
+            true => worker.timed_wait("write", limit, lock.write_within(limit)).await?,
+            false => worker.timed_wait("read", limit, lock.read_within(limit)).await?,
         };
         let units = if writes { WRITER } else { 1 };
         Ok(self.locked(lock.pool(), asked, units, guard))
@@ -402,7 +456,7 @@ impl Claimant {
         let (lease, units) = (asked.lease, asked.claim.units.get());
         let (id_, since) = (id.clone(), asked.since);
         self.worker.log.write(Event::Granted { id: id_, since, asked: sent, lease, units, scope });
-        Holding { id, pool, lease, held }
+        Holding { id, pool, lease, numbered: now(), held }
     }
 
     fn locked(
@@ -420,7 +474,8 @@ impl Claimant {
         let (lease, scope) = (self.worker.lock_lease, "none none".to_owned());
         let (id_, since) = (id.clone(), asked);
         self.worker.log.write(Event::Granted { id: id_, since, asked, lease, units, scope });
-        vec![Holding { id, pool: pool.clone(), lease, held: Held::Lock(guard) }]
+        let held = Held::Lock(guard);
+        vec![Holding { id, pool: pool.clone(), lease, numbered: now(), held }]
     }
 
     /// Holds for a while, looks whether it does, and gives back.
@@ -434,9 +489,12 @@ impl Claimant {
         let end = Instant::now() + time;
         loop {
             let mut kept = Vec::new();
-            for holding in all {
-                if self.keeps(&holding).await {
+            for mut holding in all {
+                if self.keeps(&mut holding).await {
                     kept.push(holding);
+                } else if let Held::Token(_) = holding.held {
+                    // Where it was forgotten the library may have claimed it again.
+                    self.give_back(holding).await;
                 }
             }
             all = kept;
@@ -457,7 +515,8 @@ impl Claimant {
     }
 
     /// Does something with what is held. Answers whether it still is, as far as is known.
-    async fn keeps(&mut self, holding: &Holding) -> bool {
+    async fn keeps(&mut self, holding: &mut Holding) -> bool {
+        holding.number(&self.worker.log);
         if self.rng.percent(50) {
             // Careless as clients are: without a look whether the lock is lost.
             self.store(&holding.id);
@@ -466,6 +525,7 @@ impl Claimant {
             self.worker.log.write(Event::Lost { id: holding.id.clone() });
             return false;
         }
+        let asked = now();
         let found = match (self.rng.between(0, 3), &holding.held) {
             (0, Held::Guard(guard)) => {
                 self.renewed(holding, guard.execution(), guard.token()).await
@@ -477,10 +537,11 @@ impl Claimant {
             _ => return true,
         };
         match found {
+            // It may have come back meanwhile.
+            Some(false) if holding.number(&self.worker.log) => true,
             Some(false) => {
-                self.worker.log.write(Event::Gone { id: holding.id.clone() });
-                self.expects_loss(holding).await;
-                false
+                self.worker.log.write(Event::Gone { id: holding.id.clone(), asked });
+                self.expects_loss_or_return(holding).await
             }
             _ => true,
         }
@@ -490,7 +551,8 @@ impl Claimant {
     async fn looked_up(&self, holding: &Holding) -> Option<bool> {
         let (asked, mut from) = (now(), Some(Cursor::default()));
         while let Some(cursor) = from {
-            let page = self.worker.backend.holders(&holding.pool, cursor, 100).await.ok()?;
+            let page = self.worker.backend.holders(&holding.pool, cursor, 100);
+            let page = self.worker.timed("holders", page).await.ok()?;
             for found in page.holdings {
                 let record = found.record?;
                 if record.fencing_number.get() == holding.id.fence {
@@ -514,7 +576,9 @@ impl Claimant {
     ) -> Option<bool> {
         let (asked, left) = (now(), holding.lease);
         let renewal = Renewal { execution, token, lease: lease(left) };
-        let answers = self.worker.backend.renew(&holding.pool, &[renewal]).await.ok()?;
+        let renewals = [renewal];
+        let answers = self.worker.backend.renew(&holding.pool, &renewals);
+        let answers = self.worker.timed("renew", answers).await.ok()?;
         match answers.into_iter().next()? {
             Ok(Renewed::Held(Some(number))) if number.get() == holding.id.fence => {
                 self.worker.log.write(Event::Seen { id: holding.id.clone(), asked, left });
@@ -528,18 +592,30 @@ impl Claimant {
         }
     }
 
-    /// The server said that it is lost: the guard says so, too.
-    async fn expects_loss(&self, holding: &Holding) {
-        let id = holding.id.clone();
-        let told = match &holding.held {
-            Held::Guard(guard) => timeout(NOTICED, guard.lost()).await,
-            Held::Lock(guard) => timeout(NOTICED, guard.lost()).await,
-            Held::Token(_) => Ok(()),
-        };
-        self.worker.log.write(match told {
-            Ok(()) => Event::Lost { id },
-            Err(_) => Event::Unnoticed { id },
-        });
+    /// The server said that it is gone: the guard says that it is lost, or has another number, or it was not the server any
+    /// more that said so. Answers whether it is held.
+    async fn expects_loss_or_return(&self, holding: &mut Holding) -> bool {
+        let log = &self.worker.log;
+        let end = Instant::now() + NOTICED;
+        loop {
+            if holding.number(log) {
+                return true;
+            }
+            let id = holding.id.clone();
+            if holding.is_lost() || matches!(holding.held, Held::Token(_)) {
+                log.write(Event::Lost { id });
+                return false;
+            }
+            if Instant::now() >= end {
+                log.write(Event::Unnoticed { id });
+                return false;
+            }
+            // Nothing tells of another number.
+            sleep(Duration::from_millis(50)).await;
+            if self.looked_up(holding).await == Some(true) {
+                return true;
+            }
+        }
     }
 
     /// Writes to what the mutex protects, which knows the largest number that it has seen.
@@ -576,11 +652,12 @@ impl Claimant {
         let drops = self.rng.percent(50);
         let released = match holding.held {
             Held::Guard(_) | Held::Lock(_) if drops => return log.note("guards dropped"),
-            Held::Guard(guard) => guard.release().await.map(drop),
-            Held::Lock(guard) => guard.unlock().await,
+            Held::Guard(guard) => self.worker.timed("release", guard.release()).await.map(drop),
+            Held::Lock(guard) => self.worker.timed("unlock", guard.unlock()).await,
             Held::Token(Asked { execution, claim, .. }) => {
-                let manager = &self.worker.manager;
-                manager.release(&holding.pool, &execution, &[claim.token]).await.map(drop)
+                let tokens = [claim.token];
+                let released = self.worker.manager.release(&holding.pool, &execution, &tokens);
+                self.worker.timed("release", released).await.map(drop)
             }
         };
         match released {
@@ -592,6 +669,22 @@ impl Claimant {
 }
 
 impl Holding {
+    /// Looks at the number of the guard. Answers whether it is another, and writes that down.
+    fn number(&mut self, log: &Log) -> bool {
+        let (was, asked) = (self.id.fence, self.numbered);
+        self.numbered = now();
+        let number = match &self.held {
+            Held::Guard(guard) => guard.fencing_number(),
+            Held::Lock(guard) => guard.fencing_number(),
+            Held::Token(_) => return false,
+        };
+        self.id.fence = number.unwrap().get();
+        if self.id.fence != was {
+            log.write(Event::Regained { id: self.id.clone(), was, asked });
+        }
+        self.id.fence != was
+    }
+
     fn is_lost(&self) -> bool {
         match &self.held {
             Held::Guard(guard) => guard.is_lost(),

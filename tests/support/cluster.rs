@@ -221,9 +221,14 @@ impl Cluster {
         self.nodes[node].signal(name);
     }
 
+    /// A node by itself.
+    pub(crate) fn server(&self, node: usize) -> &Server {
+        &self.nodes[node]
+    }
+
     /// A connection to a node, past TLS.
     pub(crate) fn raw(&self, node: usize) -> redis::Connection {
-        self.nodes[node].raw()
+        self.server(node).raw()
     }
 
     /// Moves a slot with its keys.

@@ -132,6 +132,8 @@ impl Sentinels {
             ("PING-PERIOD", Duration::from_millis(250)),
             ("INFO-PERIOD", info_period),
             ("PUBLISH-PERIOD", publish_period),
+            // How long a sentinel does nothing after its machine stood still for 2 s; else half a minute.
+            ("TILT-PERIOD", Duration::from_secs(2)),
         ];
         let mut command = redis::cmd("SENTINEL");
         command.arg("DEBUG");
@@ -284,7 +286,8 @@ impl Sentinels {
         self.at(address).raw()
     }
 
-    fn at(&self, address: &str) -> &Server {
+    /// A server or a sentinel.
+    pub(crate) fn at(&self, address: &str) -> &Server {
         let mut all = self.servers.iter().chain(&self.sentinels);
         all.find(|server| server.address() == address).expect("somebody has this address")
     }
