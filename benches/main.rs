@@ -31,6 +31,9 @@ mod monitor;
 mod others;
 #[path = "../tests/support/polling.rs"]
 mod polling;
+#[path = "../tests/support/proxy.rs"]
+#[expect(dead_code, clippy::unwrap_used, reason = "the tests use it")]
+mod proxy;
 mod report;
 #[path = "../tests/support/sentinels.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]

@@ -1,5 +1,5 @@
 -- Makes records and members agree: adopts members that another writer put into the pool, drops records of members that
--- it removed; hands units on.
+-- it removed, puts members back that were lost; hands units on.
 --
 -- KEYS[1] pool: SET of granted members
 -- KEYS[2] usage: HASH of the pool's counters
@@ -11,26 +11,32 @@
 -- KEYS[8] turns: ZSET of the projects whose turn it may be
 -- KEYS[9] shares: ZSET of the projects' fair shares
 -- ARGV[1] holder: to be recorded for adopted members, without white space
--- ARGV[2..] member: to look at; what agrees is left alone
--- Returns {members adopted with one unit each, records dropped}, or an answer (see README.md): unregistered, newer
+-- ARGV[2] lost: 1 if there was no member at all, so that the key may have been lost; else 0
+-- ARGV[3..] member: to look at; what agrees is left alone
+-- Returns {members adopted with one unit each, records dropped, members put back}, or an answer (see README.md):
+-- unregistered, newer
 -- Cost: 6 commands, and at most 9 for each member; more while tickets wait or a lease has ended
 
 local call = redis.call
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
-local holder = ARGV[1]
+local holder, lost = unpack(ARGV, 1, 2)
 
 local schema = call('HGET', usage, 'schema')
 if schema ~= '1' then return schema and 'newer ' .. schema or 'unregistered' end
 --- include queue.lua
 look()
 
-local adopted, dropped = 0, 0
-for i = 2, #ARGV do
+local adopted, dropped, restored = 0, 0, 0
+for i = 3, #ARGV do
   local member = ARGV[i]
   local record = call('HGET', grants, member)
   local units = record and string.match(record, '^([1-9]%d*) %d+ %d+ %S+ .*$')
   if call('SISMEMBER', pool, member) == 0 then
-    if record then
+    -- What is held too long comes back, with its lease or by an operator; what is dropped too soon is granted twice.
+    if units and (lost == '1' or call('ZSCORE', leases, member)) then
+      call('SADD', pool, member)
+      restored = restored + 1
+    elseif record then
       if units then free(member, units) else call('HDEL', grants, member) end
       dropped = dropped + 1
     end
@@ -45,4 +51,4 @@ for i = 2, #ARGV do
   end
 end
 settle()
-return { adopted, dropped }
+return { adopted, dropped, restored }

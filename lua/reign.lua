@@ -18,7 +18,6 @@ if schema ~= '1' then return schema and 'newer ' .. schema or 'unregistered' end
 -- Takes away before it adds: a server without memory lets a script go on that begins so, and units can be released there.
 call('HDEL', usage, 'server')
 call('HSET', usage, 'server', server)
-if not before then return { 'done', '', learns_until or '' } end
 
 -- Numbers start from a clock and grow by less than a million a second, so no server before has reached what it shows now.
 local time = call('TIME')
@@ -28,7 +27,8 @@ if ahead ~= '0' then
   call('HINCRBY', usage, 'issued', ahead)
   call('HINCRBY', usage, 'issue_limit', ahead)
 end
-if before == server then return { 'done', before, learns_until or '' } end
+-- The first that is heard of may be another than made the pool, which nobody can tell; but no number is given twice.
+if not before or before == server then return { 'done', before or '', learns_until or '' } end
 
 local millis = math.floor(time[1] * 1000 + time[2] / 1000)
 -- Who has not come back since the last loss is not forgotten.

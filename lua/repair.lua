@@ -14,14 +14,16 @@
 -- ARGV[1] epoch: as read together with the counters and the records
 -- ARGV[2] missing: units to add to what the pool counts as free, possibly negative
 -- ARGV[3..] field, units: scopes whose counters differ, and what to add to each, possibly negative
--- Returns an answer (see README.md): repaired, changed
+-- Returns an answer (see README.md): repaired, changed, unregistered, newer
 -- Cost: 10 commands, and at most 7 for each field; more while tickets wait or a lease has ended
 
 local call = redis.call
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
 local epoch, missing = unpack(ARGV, 1, 2)
 
-if call('HGET', usage, 'epoch') ~= epoch then return 'changed' end
+local schema, epoch_now = unpack(call('HMGET', usage, 'schema', 'epoch'))
+if schema ~= '1' then return schema and 'newer ' .. schema or 'unregistered' end
+if epoch_now ~= epoch then return 'changed' end
 --- include queue.lua
 look()
 local next_epoch = math.max(now[1] * 1000000 + now[2], epoch + 1)

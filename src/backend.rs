@@ -251,7 +251,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
     ///
     /// Members that another writer put into the pool are adopted with one unit each, whatever the
     /// quota says: they are in use. Records of members that another writer removed are dropped and
-    /// their units returned. Then the counters are set to what the records add up to.
+    /// their units returned; but what has a lease, or was lost with all other members, is put back. Then
+    /// the counters are set to what the records add up to.
     ///
     /// # Errors
     ///

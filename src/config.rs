@@ -249,6 +249,8 @@ enum Kind {
     Flag,
 }
 
+const MAPPING: &str = "must be a mapping of keys to values";
+
 const REDIS_URL: &str = "TOKENPOOL_REDIS";
 
 /// Keys of `redis` that its `url` stands for.
@@ -343,6 +345,14 @@ impl Config {
 
     fn from_parts(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let (section, mut values) = section(text)?;
+        match values.get("redis") {
+            None | Some(Value::Object(_)) => {}
+            Some(Value::Null) => drop(values.remove("redis")),
+            Some(_) => {
+                let key = join(section, "redis");
+                return Err(Error::Configuration { key, problem: MAPPING.to_owned() });
+            }
+        }
         if is_set(&variable, REDIS_URL) {
             // It stands instead of the document's address, as every variable does for its key.
             if let Some(Value::Object(redis)) = values.get_mut("redis") {
@@ -448,12 +458,14 @@ impl Config {
             || redis.host_key.is_some()
             || !redis.host_user.is_empty()
             || !redis.primary_name.is_empty()
+            || !redis.sentinel_user.is_empty()
+            || redis.sentinel_key.is_some()
             || redis.cluster
             || redis.database != 0;
         if redis.url.is_some() && is_elsewhere {
             return wrong(
                 "redis.url",
-                "stands instead of hostPaths, hostPath, hostKey, hostUser, primaryName, cluster and database; give one",
+                "stands instead of hostPaths, hostPath, hostKey, hostUser, primaryName, sentinelUser, sentinelKey, cluster and database; give one",
             );
         }
         if redis.max_retries > 100 {
@@ -526,7 +538,7 @@ fn section(text: &str) -> Result<(&'static str, Map<String, Value>)> {
     let mut document = match document {
         Value::Null => Map::new(),
         Value::Object(map) => map,
-        _ => return Err(wrong("document", "must be a mapping of keys to values".to_owned())),
+        _ => return Err(wrong("document", MAPPING.to_owned())),
     };
     let nested = match document.get_mut("propeller") {
         Some(Value::Object(propeller)) => propeller.remove("resourcemanager"),
@@ -544,7 +556,7 @@ fn section(text: &str) -> Result<(&'static str, Map<String, Value>)> {
     match values {
         Value::Object(values) => Ok((section, values)),
         Value::Null => Ok((section, Map::new())),
-        _ => Err(wrong(section, "must be a mapping of keys to values".to_owned())),
+        _ => Err(wrong(section, MAPPING.to_owned())),
     }
 }
 
@@ -563,9 +575,6 @@ fn insert(values: &mut Map<String, Value>, path: &[&str], value: Value) {
         [key] => drop(values.insert((*key).to_owned(), value)),
         [key, rest @ ..] => {
             let inner = values.entry(*key).or_insert_with(|| Value::Object(Map::new()));
-            if inner.is_null() {
-                *inner = Value::Object(Map::new());
-            }
             if let Value::Object(inner) = inner {
                 insert(inner, rest, value);
             }
@@ -574,7 +583,9 @@ fn insert(values: &mut Map<String, Value>, path: &[&str], value: Value) {
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
+    let Value::String(text) = Value::deserialize(deserializer)? else {
+        return Err(D::Error::custom("must be a duration like 500ms or 5s"));
+    };
     humantime::parse_duration(&text).map_err(|error| {
         D::Error::custom(format_args!("{text:?} is not a duration like 500ms or 5s: {error}"))
     })

@@ -226,9 +226,9 @@ pub struct CheckReport {
     pub records: u64,
     /// Counters that are wrong.
     pub drift: Vec<Drift>,
-    /// Members without a usable record: another writer put them there.
+    /// Members without a usable record: another writer put them there, or the server lost their records.
     pub unrecorded: Vec<Member>,
-    /// Members whose record is left while they are gone: another writer removed them.
+    /// Members whose record is left while they are gone: another writer removed them, or the server lost them.
     pub removed: Vec<Member>,
     /// Number of tickets.
     pub tickets: u64,
@@ -254,6 +254,8 @@ pub struct RepairReport {
     pub adopted: u64,
     /// Records dropped, their units returned, because another writer had removed their members.
     pub dropped: u64,
+    /// Members put back, because their grants have leases, or because all members were lost.
+    pub restored: u64,
     /// Counters that were wrong and are right now.
     pub corrected: Vec<Drift>,
     /// Tickets whose queue was broken and is built anew.

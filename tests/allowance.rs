@@ -1,16 +1,15 @@
 //! `onUnavailable: grant`: what a process grants by itself while Redis cannot be reached.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokenpool::{
     Acquired, Backend, Claimant, Config, Counters, Error, Grant, Holder, Joint, JointOutcome,
     Locks, Manager, Outcome, QuotaChange, Released, Renewed, Result,
 };
-use tracing::field::{Field, Visit};
-use tracing::span;
 
+use crate::support::log::Log;
 use crate::support::server::Server;
 use crate::support::{
     FREE, Pool, caps, claim, execution, fixture, lease, quota, redis_on, ticket, until,
@@ -74,49 +73,6 @@ async fn open(server: &Server, allowance: u32) -> Arc<dyn Backend> {
 fn assert_unavailable<T: fmt::Debug>(answer: Result<T>) {
     let error = answer.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
-}
-
-/// What is logged on this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
-
-impl Log {
-    fn lines(&self, part: &str) -> Vec<String> {
-        let lines = self.0.lock().unwrap();
-        lines.iter().filter(|line| line.contains(part)).cloned().collect()
-    }
-}
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0 += &format!("{}={value:?} ", field.name());
-    }
-}
-
-impl tracing::Subscriber for Log {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
 }
 
 #[tokio::test]

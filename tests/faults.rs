@@ -10,12 +10,16 @@ use std::time::{Duration, Instant};
 
 use redis::Commands;
 use tokenpool::{
-    AllocationStatus, Backend, Config, Error, ExecutionId, Manager, Outcome, PluginId, Registrar,
-    Released, ResourceManager, ResourceNamespace, ResourceRegistrar, Result, TaskResourceManager,
+    AllocationStatus, Backend, Claimant, Config, Deletion, Error, ExecutionId, Holder, Joint,
+    JointOutcome, Manager, Order, Outcome, PluginId, QueueChange, QuotaChange, Registrar, Released,
+    Renewal, ResourceManager, ResourceNamespace, ResourceRegistrar, Result, TaskResourceManager,
 };
 
 use crate::support::server::Server;
-use crate::support::{FREE, Pool, fence, redis_on, token};
+use crate::support::{
+    FREE, Pool, caps, everything, execution, fence, lease, quota, redis_on, ticket, token, waiting,
+    weight,
+};
 
 /// A manager on a server, with time-outs that a test can wait for.
 async fn manager(server: &Server, extra: &str) -> Manager {
@@ -241,21 +245,98 @@ async fn a_server_is_reached_over_tcp_with_flytes_keys() {
     drop(server);
 }
 
+/// All that is there, with what is free in place of the numbers whose difference that is: a server that is told that it reigns
+/// raises both.
+fn all_but_numbers(pool: &Pool) -> Vec<(String, Vec<String>)> {
+    let mut all = everything(&mut pool.raw());
+    for (_, fields) in &mut all {
+        let number = |name: &str| {
+            let of = |field: &String| field.strip_prefix(name)?.strip_prefix(" = ")?.parse().ok();
+            fields.iter().find_map(of).map(|number: u64| number)
+        };
+        if let (Some(issued), Some(limit)) = (number("issued"), number("issue_limit")) {
+            fields.retain(|field| !field.starts_with("issue"));
+            fields.push(format!("free = {}", limit - issued));
+        }
+    }
+    all
+}
+
+/// A call that has to fail for want of memory, and changes nothing.
+async fn refused<T>(pool: &Pool, what: &str, call: impl Future<Output = Result<T>>) {
+    let before = all_but_numbers(pool);
+    let error = call.await.err().unwrap_or_else(|| panic!("{what} has memory"));
+    assert!(matches!(error, Error::Server { .. }), "{what}: {error:?}");
+    assert_eq!(all_but_numbers(pool), before, "{what}");
+}
+
 #[tokio::test]
-async fn a_server_without_memory_refuses_and_nothing_is_changed() {
+async fn a_server_without_memory_refuses_what_needs_it_whole_and_does_what_frees_it() {
     let f = redis_on(Server::start()).await;
-    let pool = f.pool(3).await;
-    pool.claim("p/d/e", "1").await.granted().unwrap();
-    let before = pool.usage().await;
-    let config = |value: &str| {
-        let mut connection = pool.raw();
-        redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(value).exec(&mut connection).unwrap();
+    let (pool, other) = (f.pool(3).await, f.another_pool().pool(3).await);
+    let leased = || [crate::support::claim("leased", 1).with_lease(lease(600_000))];
+    pool.claim_many("p/d/e", &leased(), FREE).await.unwrap();
+    pool.claim("p/d/e", "plain").await.granted().unwrap();
+    waiting(pool.wait("q/d/e", "waits", 2, FREE, &ticket()).await);
+    other.claim("p/d/e", "1").await.granted().unwrap();
+    let memory = |limit: &str| {
+        let mut set = redis::cmd("CONFIG");
+        set.arg(&["SET", "maxmemory", limit]).exec(&mut pool.raw()).unwrap();
     };
-    config("1");
-    let error = pool.claim_with("p/d/e", "2", 1, FREE).await.unwrap_err();
-    assert!(matches!(error, Error::Server { operation: "allocate", .. }), "{error:?}");
-    config("0");
-    assert_eq!(pool.usage().await, before);
+    memory("1");
+
+    let (execution, holder) = (execution("p/d/e"), Holder::new("test").unwrap());
+    let claimant = Claimant { execution: &execution, constraints: FREE, holder: &holder };
+    let new = || crate::support::claim("new", 1);
+    let joint = Joint { pool: other.name.clone(), claim: new(), constraints: FREE };
+    refused(&pool, "a claim", other.claim_with("p/d/e", "2", 1, caps(Some(2), Some(2)))).await;
+    let leased_too = [new().with_lease(lease(1000))];
+    refused(&pool, "with a lease", other.claim_many("p/d/e", &leased_too, FREE)).await;
+    refused(&pool, "a batch", other.claim_many("p/d/e", &[new(), leased()[0].clone()], FREE)).await;
+    // It looks for what is due first, and a server without memory lets a script go on that began so.
+    let granted = f.backend.allocate_all(claimant, &[joint]).await;
+    assert!(matches!(granted, Ok(JointOutcome::Granted(_))), "{granted:?}");
+    other.assert_clean().await;
+    let (waits, again) = (ticket(), crate::support::claim("waits", 2));
+    refused(&pool, "a ticket", pool.try_wait("p/d/e", &new(), FREE, &waits)).await;
+    refused(&pool, "again", pool.try_wait("q/d/e", &again, FREE, &waits)).await;
+    let renewal = Renewal { execution: &execution, token: &token("leased"), lease: lease(1000) };
+    refused(&pool, "a renewal", f.backend.renew(&pool.name, &[renewal])).await;
+    for change in [
+        QuotaChange::Register(quota(9)),
+        QuotaChange::Pin(quota(9)),
+        QuotaChange::Register(quota(1)),
+    ] {
+        refused(&pool, "a quota", f.backend.change_quota(&pool.name, change)).await;
+    }
+    let made = f.another_pool().pool_name();
+    refused(&pool, "a pool", f.backend.change_quota(&made, QuotaChange::Create(quota(1)))).await;
+    let queue = QueueChange::new().order(Order::Fair).weight("p", weight(2));
+    refused(&pool, "an order", f.backend.change_queue(&pool.name, &queue)).await;
+
+    // What gives back goes on, and hands on.
+    assert_eq!(pool.release("p/d/e", "plain").await, Released::Units(1));
+    assert!(pool.holds("q/d/e", "waits").await);
+    assert_eq!(pool.revoke("p/d/e", "leased").await, Released::Units(1));
+    pool.assert_clean().await;
+    f.backend.delete_pool(&other.name, Deletion::EvenInUse).await.unwrap();
+
+    // Repairs that count need memory, one that builds a queue anew gives some back first.
+    memory("0");
+    waiting(pool.wait("p/d/e", "next", 2, FREE, &ticket()).await);
+    let usage = pool.key_of("usage");
+    let _: i64 = pool.raw().hincr(&usage, "p:q", 1).unwrap();
+    memory("1");
+    refused(&pool, "a repair", f.backend.repair(&pool.name)).await;
+    memory("0");
+    let _: () = pool.raw().sadd(pool.key(), "ex:p:d:e-theirs").unwrap();
+    memory("1");
+    refused(&pool, "an adoption", f.backend.repair(&pool.name)).await;
+    memory("0");
+    f.backend.repair(&pool.name).await.unwrap();
+    assert_eq!(pool.raw().del::<_, u32>(pool.key_of("turns")).unwrap(), 1);
+    memory("1");
+    assert_eq!(f.backend.repair(&pool.name).await.unwrap().requeued, 1);
     pool.assert_clean().await;
 }
 
@@ -277,7 +358,7 @@ async fn sixty_four_clients_never_exceed_quota_or_cap() {
                 let (mut granted, mut refused) = (0, 0);
                 while granted < 25 {
                     let units = 1 + (granted + client) % 3;
-                    let caps = crate::support::caps(Some(CAP), None);
+                    let caps = caps(Some(CAP), None);
                     let name = granted.to_string();
                     match own.claim_with(&path, &name, units, caps).await.unwrap() {
                         Outcome::Granted(_) => {

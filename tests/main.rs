@@ -11,6 +11,8 @@ mod cancellation;
 mod conformance;
 /// Sentinel, Cluster, TLS and ACL, and the faults that come with them.
 mod deployments;
+/// Keys that a server threw away, one and all.
+mod eviction;
 /// How long projects wait for each other.
 mod fairness;
 /// What happens when servers, connections and clients fail.
@@ -36,6 +38,8 @@ mod sources;
 mod support;
 /// That sentinels, clusters, certificates, proxies and fakes are what other tests take them for.
 mod support_works;
+/// Clients of an earlier version beside those of this one, and pools of a later one.
+mod upgrade;
 /// Leases and tickets, one test for each case and backend.
 mod waiting;
 /// What Redis holds, to the byte.

@@ -7,16 +7,17 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokenpool::{
-    Claim, Claimant, Deletion, Error, FencingNumber, Grant, GrantRecord, Holder, Inbox, Joint,
-    JointOutcome, Member, MemoryBackend, Notice, Order, Outcome, PoolName, Priority, QueueChange,
-    QuotaChange, Renewal, Result, TicketRecord, TicketRequest, Turn,
+    Backend, Claim, Claimant, Deletion, Error, FencingNumber, Grant, GrantRecord, Holder, Inbox,
+    Joint, JointOutcome, Member, MemoryBackend, Notice, Order, Outcome, PoolName, Priority,
+    QueueChange, QuotaChange, Renewal, Result, TicketRecord, TicketRequest, Turn,
 };
 
 use crate::support::clock::{Clock, server_with_clock};
 use crate::support::{
-    Fixture, Pool, caps, claim, execution, fixture, lease, member, quota, redis_on, revocation,
-    token, weight,
+    Fixture, Pool, caps, claim, connect, execution, fixture, lease, member, quota, redis_on,
+    revocation, token, weight,
 };
+use crate::upgrade::Earlier;
 
 /// Executions whose members can coincide, and whose scopes begin alike.
 const PATHS: [&str; 7] = [
@@ -154,6 +155,8 @@ fn step() -> impl Strategy<Value = Step> {
 /// One backend with a pool and another, and what it told.
 struct Side {
     pools: [Pool; 2],
+    /// The same through a client of an earlier version.
+    earlier: Option<[Pool; 2]>,
     inbox: Inbox,
     /// The first fencing number of each pool, 0 while there is none.
     first: [u64; 2],
@@ -164,7 +167,13 @@ impl Side {
     async fn new(fixture: &Fixture, names: [&Fixture; 2]) -> Self {
         let pool = |named: &Fixture| fixture.handle(None).renamed(&named.pool_name());
         let inbox = fixture.backend.listen().await.unwrap();
-        Self { pools: names.map(pool), inbox, first: [0; 2] }
+        Self { pools: names.map(pool), earlier: None, inbox, first: [0; 2] }
+    }
+
+    /// The same, where steps can also be an earlier client's.
+    fn with_earlier(self, client: &Arc<dyn Backend>) -> Self {
+        let earlier = self.pools.each_ref().map(|pool| pool.through(Arc::clone(client)));
+        Self { earlier: Some(earlier), ..self }
     }
 
     fn grant(&self, pool: usize, grant: &Grant) -> String {
@@ -182,8 +191,12 @@ impl Side {
     }
 
     /// What a step answered, in words, with fencing numbers counted from the pool's first.
-    async fn run(&self, step: &Step) -> String {
-        let pool = &self.pools[0];
+    async fn run(&self, step: &Step, by: Client) -> String {
+        let pools = match (by, &self.earlier) {
+            (Client::Earlier, Some(earlier)) => earlier,
+            _ => &self.pools,
+        };
+        let pool = &pools[0];
         let (backend, name) = (&pool.backend, &pool.name);
         let asked = |&(token, units, millis): &Asked| -> Claim {
             let claim = claim(TOKENS[token], units);
@@ -215,7 +228,7 @@ impl Side {
                     claim: asked(claim),
                     constraints: caps(*project, *domain),
                 };
-                let joints: Vec<_> = self.pools.iter().zip(claims).map(joint).collect();
+                let joints: Vec<_> = pools.iter().zip(claims).map(joint).collect();
                 let (execution, holder) = (execution(PATHS[*path]), Holder::new("test").unwrap());
                 let constraints = caps(None, None);
                 let claimant = Claimant { execution: &execution, constraints, holder: &holder };
@@ -417,10 +430,30 @@ fn text(error: Error) -> String {
     error.to_string()
 }
 
-/// Runs the steps on both and compares after each.
-async fn compare(redis: &Fixture, memory: &Fixture, clock: &Clock, steps: &[Step]) {
+/// Which client takes a step, where there are two.
+#[derive(Clone, Copy, Debug)]
+enum Client {
+    Present,
+    Earlier,
+}
+
+/// Steps that make a pool.
+const MADE: usize = 2;
+
+/// Runs the steps on both and compares after each. A bit of `by` for each step says whose it is on Redis.
+async fn compare(
+    redis: &Fixture,
+    earlier: Option<&Arc<dyn Backend>>,
+    memory: &Fixture,
+    clock: &Clock,
+    (by, steps): (u128, &[Step]),
+) {
     let names = [redis, &redis.another_pool()];
     let mut sides = [Side::new(memory, names).await, Side::new(redis, names).await];
+    if let Some(earlier) = earlier {
+        let [memory, redis] = sides;
+        sides = [memory, redis.with_earlier(earlier)];
+    }
     for side in &sides {
         let second = &side.pools[1];
         second.change_quota(QuotaChange::Register(quota(4))).await;
@@ -430,9 +463,12 @@ async fn compare(redis: &Fixture, memory: &Fixture, clock: &Clock, steps: &[Step
         if let Step::Pass(millis) = step {
             clock.advance(Duration::from_millis(*millis));
         }
+        // The present version makes the pools, because numbers are raised when it finds those of an earlier one.
+        let is_present = at < MADE || by >> (at % 128) & 1 == 0;
+        let client = if is_present { Client::Present } else { Client::Earlier };
         let mut seen = Vec::new();
         for side in &mut sides {
-            let answer = side.run(step).await;
+            let answer = side.run(step, client).await;
             let state = [side.state(0).await, side.state(1).await];
             seen.push((answer, state, side.told().await));
         }
@@ -440,7 +476,7 @@ async fn compare(redis: &Fixture, memory: &Fixture, clock: &Clock, steps: &[Step
             let before = &steps[..at];
             let [memory, redis] = [&seen[0], &seen[1]]
                 .map(|seen| format!("{}\n{}\n{}\n{:?}", seen.0, seen.1[0], seen.1[1], seen.2));
-            panic!("after {before:#?}\n{step:?}\nmemory: {memory}\n\nredis: {redis}");
+            panic!("after {before:#?} by {by:b}\n{step:?}\nmemory: {memory}\n\nredis: {redis}");
         }
     }
     for pool in &sides[1].pools {
@@ -448,7 +484,6 @@ async fn compare(redis: &Fixture, memory: &Fixture, clock: &Clock, steps: &[Step
     }
 }
 
-/// Many tickets that last, and units that come back one holder at a time: what the order of turns is about.
 /// Number of the path and of the token that a member of an execution is made of.
 fn number_of(member: &Member, execution: &str) -> (usize, usize) {
     let of = |(path, token): &(usize, usize)| {
@@ -460,6 +495,7 @@ fn number_of(member: &Member, execution: &str) -> (usize, usize) {
     all.find(of).unwrap()
 }
 
+/// Many tickets that last, and units that come back one holder at a time: what the order of turns is about.
 fn crowded_step() -> impl Strategy<Value = Step> {
     let caps = (prop::option::weighted(0.2, 2..5i64), prop::option::weighted(0.2, 2..5i64));
     let wait = (0..PATHS.len(), (0..TOKENS.len(), 1..3i64), caps, 0..10i64);
@@ -480,22 +516,40 @@ fn crowded_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Who uses Redis.
+#[derive(Clone, Copy, Debug)]
+enum Clients {
+    Present,
+    /// And one of an earlier version, in turns that are as random as the steps.
+    Both,
+}
+
 /// Runs so many sequences, unless PROPTEST_CASES asks for another number.
-fn agree_on(cases: u32, steps: impl Strategy<Value = Vec<Step>>) {
+fn agree_on(cases: u32, steps: impl Strategy<Value = Vec<Step>>, clients: Clients) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (server, clock) = server_with_clock();
-    let redis = runtime.block_on(redis_on(server));
+    let (redis, earlier) = runtime.block_on(async {
+        let earlier = match clients {
+            Clients::Present => None,
+            Clients::Both => {
+                let way = Earlier::before(&server);
+                Some((connect(&way.url()).await, way))
+            }
+        };
+        (redis_on(server).await, earlier)
+    });
+    let earlier = earlier.as_ref().map(|(client, _)| client);
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     let cases = asked.unwrap_or(cases);
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
-        .run(&(2..6i64, 0..ORDERS.len(), steps), |(units, order, mut steps)| {
+        .run(&(2..6i64, 0..ORDERS.len(), any::<u128>(), steps), |(units, order, by, mut steps)| {
             steps.insert(0, Step::Change(Change::Register(units)));
             steps.insert(1, Step::Queue { order: Some(order), weights: Vec::new() });
             runtime.block_on(async {
                 let backend = MemoryBackend::with_clock(Arc::clone(&clock.twin) as _);
                 let memory = fixture(Arc::new(backend), None);
-                compare(&redis.another_pool(), &memory, &clock, &steps).await;
+                compare(&redis.another_pool(), earlier, &memory, &clock, (by, &steps)).await;
             });
             Ok(())
         })
@@ -504,10 +558,20 @@ fn agree_on(cases: u32, steps: impl Strategy<Value = Vec<Step>>) {
 
 #[test]
 fn redis_and_memory_agree_on_random_sequences() {
-    agree_on(150, vec(step(), 20..60));
+    agree_on(150, vec(step(), 20..60), Clients::Present);
 }
 
 #[test]
 fn redis_and_memory_agree_on_crowded_pools() {
-    agree_on(60, vec(crowded_step(), 40..100));
+    agree_on(60, vec(crowded_step(), 40..100), Clients::Present);
+}
+
+#[test]
+fn clients_of_two_versions_on_one_pool_agree_with_memory() {
+    agree_on(100, vec(step(), 20..60), Clients::Both);
+}
+
+#[test]
+fn clients_of_two_versions_on_crowded_pools_agree_with_memory() {
+    agree_on(60, vec(crowded_step(), 40..100), Clients::Both);
 }

@@ -70,9 +70,9 @@ struct CheckAnswer<'a> {
     queue_is_broken: bool,
     /// Counters that are wrong.
     drift: Vec<DriftAnswer>,
-    /// Members without a usable record: another writer put them there.
+    /// Members without a usable record: another writer put them there, or the server lost their records.
     unrecorded: Vec<String>,
-    /// Members that are gone while their records are left: another writer removed them.
+    /// Members that are gone while their records are left: another writer removed them, or the server lost them.
     removed: Vec<String>,
 }
 
@@ -94,6 +94,9 @@ impl Answer for CheckAnswer<'_> {
         text += &drift_table("wrong counters", &self.drift);
         text += &member_list("members without a record", &self.unrecorded);
         text += &member_list("records without a member", &self.removed);
+        if *members == 0 && !self.removed.is_empty() {
+            text += "\nno member is left, so their key was lost: a repair puts them back\n";
+        }
         text
     }
 }
@@ -129,6 +132,8 @@ struct RepairAnswer<'a> {
     adopted: u64,
     /// Records dropped, because another writer had removed their members.
     dropped: u64,
+    /// Members put back, because their grants have leases, or because all members were lost.
+    restored: u64,
     /// Counters that were wrong and are right now.
     corrected: Vec<DriftAnswer>,
     /// Tickets of which the queue was built anew.
@@ -137,14 +142,17 @@ struct RepairAnswer<'a> {
 
 impl Answer for RepairAnswer<'_> {
     fn text(&self) -> String {
-        let Self { namespace, adopted, dropped, corrected, requeued } = self;
+        let Self { namespace, adopted, dropped, restored, corrected, requeued } = self;
         let count = corrected.len();
-        if (*adopted, *dropped, count, *requeued) == (0, 0, 0, 0) {
+        if (*adopted, *dropped, *restored, count, *requeued) == (0, 0, 0, 0, 0) {
             return format!("{namespace}: nothing to repair");
         }
         let mut text = format!(
             "{namespace}: {adopted} member(s) adopted, {dropped} record(s) dropped, {count} counter(s) corrected"
         );
+        if *restored > 0 {
+            text += &format!(", {restored} member(s) put back");
+        }
         if *requeued > 0 {
             text += &format!(", queue built anew of {requeued} ticket(s)");
         }
@@ -155,11 +163,12 @@ impl Answer for RepairAnswer<'_> {
 pub(crate) async fn repair(global: &Global, pool: &Pool, output: &mut Output) -> Result<Verdict> {
     let pool = PoolName::new(&*pool.namespace)?;
     let report = connect::redis(global)?.open().await?.repair(&pool).await?;
-    let RepairReport { adopted, dropped, corrected, requeued, .. } = report;
+    let RepairReport { adopted, dropped, restored, corrected, requeued, .. } = report;
     output.answer(&RepairAnswer {
         namespace: pool.as_str(),
         adopted,
         dropped,
+        restored,
         corrected: corrected.iter().map(Into::into).collect(),
         requeued,
     })?;

@@ -43,7 +43,7 @@ fn differences_are_found_repaired_and_gone() {
     assert_eq!(
         repaired,
         json!({
-            "namespace": "hive:default", "adopted": 1, "dropped": 1, "corrected": corrected,
+            "namespace": "hive:default", "adopted": 1, "dropped": 1, "restored": 0, "corrected": corrected,
             "requeued": 0,
         })
     );
@@ -53,7 +53,8 @@ fn differences_are_found_repaired_and_gone() {
     });
     assert_eq!(run("check").exits_with(0).json(), clean);
     let nothing = json!({
-        "namespace": "hive:default", "adopted": 0, "dropped": 0, "corrected": [], "requeued": 0,
+        "namespace": "hive:default", "adopted": 0, "dropped": 0, "restored": 0, "corrected": [],
+        "requeued": 0,
     });
     assert_eq!(run("repair").exits_with(0).json(), nothing);
 }
@@ -86,6 +87,30 @@ fn people_read_what_differs_and_what_was_repaired() {
         server.tokenpool("repair hive:default").exits_with(0).stdout,
         "hive:default: nothing to repair\n"
     );
+}
+
+/// A server whose memory is full may throw away the pool's own key.
+#[test]
+fn members_that_were_all_lost_are_put_back() {
+    let server = Server::with_pool(1);
+    let of = "--project p --domain d --execution e";
+    server.tokenpool(&format!("allocate hive:default first {of}")).exits_with(0);
+    server.ask::<u64>(&format!("DEL {POOL}"));
+    assert_eq!(
+        server.tokenpool("check hive:default").exits_with(3).stdout,
+        "hive:default: 0 member(s), 1 record(s): differences found; `tokenpool repair` puts them right\n\
+         \n\
+         records without a member:\n\
+         ex:p:d:e-first\n\
+         \n\
+         no member is left, so their key was lost: a repair puts them back\n"
+    );
+    assert_eq!(
+        server.tokenpool("repair hive:default").exits_with(0).stdout,
+        "hive:default: 0 member(s) adopted, 0 record(s) dropped, 0 counter(s) corrected, \
+         1 member(s) put back\n"
+    );
+    server.tokenpool(&format!("allocate hive:default second {of}")).exits_with(3);
 }
 
 #[test]

@@ -99,7 +99,8 @@ local function dequeue(member, rank, project, domain)
   call('HDEL', tickets, member)
   call('ZREM', queue, member)
   call('ZREM', lines, project .. ':' .. domain .. ' ' .. rank .. ' ' .. member, project .. ' ' .. rank .. ' ' .. domain)
-  if call('HINCRBY', usage, 'tickets', -1) == 0 then
+  -- Where counters were lost it may have been too small.
+  if call('HINCRBY', usage, 'tickets', -1) <= 0 then
     call('HDEL', usage, 'tickets', 'closed')
     closed = nil
   end
@@ -328,7 +329,8 @@ local function refile(member, units, rank, project, domain, project_cap, domain_
     local before = math.max(math.floor((since * 1000000 - rank) / LEVEL + 0.5), 0)
     moved = rank_of(rank + before * LEVEL, priority)
   end
-  if moved == rank then
+  -- Where its rank was lost it is lined up anew.
+  if moved == rank and call('ZSCORE', queue, member) then
     file(member, units, rank, project_cap, domain_cap, since, channel, holder, execution)
   else
     dequeue(member, rank, project, domain)

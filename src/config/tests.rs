@@ -99,6 +99,10 @@ fn mistakes_are_named_with_what_is_allowed() {
         ),
         ("- 1", "invalid configuration: document: must be a mapping of keys to values"),
         (
+            "resourcemanager: {redis: []}",
+            "invalid configuration: resourcemanager.redis: must be a mapping of keys to values",
+        ),
+        (
             "propeller: {resourcemanager: {}}\nresourcemanager: {}",
             "invalid configuration: resourcemanager: stands at propeller.resourcemanager, too; give one",
         ),
@@ -125,6 +129,10 @@ fn mistakes_are_named_with_what_is_allowed() {
         (
             "redis: {learningPeriod: 2h}",
             "invalid configuration: redis.learningPeriod: must be at most 1h",
+        ),
+        (
+            "redis: {learningPeriod: 30}",
+            "invalid configuration: redis.learningPeriod: must be a duration like 500ms or 5s",
         ),
         (
             "redis: {learnOnCreation: true}",
@@ -235,7 +243,7 @@ fn addresses_that_cannot_be_used_are_refused_without_showing_a_password() {
         assert_secret(text);
     }
     let form = "must be redis[s]://[[user]:password@]host[:port][/db] or unix:///path/to/socket";
-    let url_alone = "redis.url: stands instead of hostPaths, hostPath, hostKey, hostUser, primaryName, cluster and database; give one";
+    let url_alone = "redis.url: stands instead of hostPaths, hostPath, hostKey, hostUser, primaryName, sentinelUser, sentinelKey, cluster and database; give one";
     let cases = [
         ("url: \"rediss://a#insecure\"", "redis.url: servers are always verified; give tlsCaFile"),
         ("url: \"redis://me@a\"", "redis.url: an ACL user needs a password"),
@@ -245,8 +253,11 @@ fn addresses_that_cannot_be_used_are_refused_without_showing_a_password() {
         ("url: \"redis://a/db\"", &format!("redis.url: {form}")),
         ("url: \"redis://a\", hostKey: x", url_alone),
         ("url: \"redis://a\", primaryName: x", url_alone),
+        ("url: \"redis://a\", sentinelKey: x", url_alone),
         ("url: \"redis://a\", database: 1", url_alone),
         ("hostPaths: [here]", "redis.hostPaths: must be host:port"),
+        ("hostPaths: [\"redis://a:1\"]", "redis.hostPaths: must be host:port"),
+        ("hostPaths: [\"me:hunter2@a:1\"]", "redis.hostPaths: must be host:port"),
         ("hostPaths: [\"a:1\", \"b\"]", "redis.hostPaths: must be host:port"),
         ("hostPath: \"a:0\"", "redis.hostPath: must be host:port"),
         ("hostPath: \":1\"", "redis.hostPath: must be host:port"),
@@ -257,6 +268,10 @@ fn addresses_that_cannot_be_used_are_refused_without_showing_a_password() {
         ("hostPaths: [\"a:1\", \"b:2\"], database: 1", "redis.database: must be 0 in a cluster"),
         ("tlsCaFile: f", "redis.tlsCaFile: needs tls: true, or a rediss:// address"),
         ("tlsServerName: name", "redis.tlsServerName: needs tls: true, or a rediss:// address"),
+        (
+            "tls: true, tlsServerName: \"a b\"",
+            "redis.tlsServerName: must be a DNS name or an IP address",
+        ),
         ("tls: true, tlsCertFile: f", "redis.tlsCertFile: needs tlsKeyFile"),
         ("tls: true, tlsKeyFile: f", "redis.tlsKeyFile: needs tlsCertFile"),
     ];

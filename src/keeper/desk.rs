@@ -45,6 +45,15 @@ pub(super) struct Desk {
     tasks: TaskTracker,
 }
 
+/// A grant that was not there to be renewed.
+#[derive(Debug)]
+struct Gone {
+    id: Id,
+    held: Held,
+    /// Its member was, but not its record.
+    is_unrecorded: bool,
+}
+
 impl Desk {
     /// Begins work on a thread of its own.
     pub(super) fn open(
@@ -107,14 +116,18 @@ impl Desk {
             Command::Keep(held, lease, asked, grip) => {
                 self.renewals().keep(*held, lease, asked, grip);
             }
-            Command::Forget(held, own) => {
-                let mut renewals = self.renewals();
-                held.iter().for_each(|held| renewals.remove_grants(held, own));
-            }
+            Command::Forget(held, own) => held.iter().for_each(|held| self.forget(held, own)),
             Command::Release(returning, own) => {
-                self.renewals().remove_grants(returning.held(), own);
+                self.forget(returning.held(), own);
                 self.give_back(returning);
             }
+        }
+    }
+
+    fn forget(self: &Arc<Self>, held: &Held, own: Option<Id>) {
+        let unknown = self.renewals().remove_grants(held, own);
+        if let Some(held) = unknown {
+            self.release_later(held);
         }
     }
 
@@ -219,7 +232,9 @@ impl Desk {
             let mut renewals = self.renewals();
             for ((id, (held, _)), answer) in ids.into_iter().zip(held).zip(answers) {
                 match answer {
-                    answer if renewals.is_gone(id, &answer) => gone.push((id, held)),
+                    answer if renewals.is_gone(id, &answer) => {
+                        gone.push(Gone { id, held, is_unrecorded: answer.is_err() });
+                    }
                     Err(error) if error.is_retryable() && renewals.is_grant(id) => {
                         renewals.try_again(id);
                     }
@@ -235,7 +250,7 @@ impl Desk {
 
     /// Finds out why these grants are gone. What the server has forgotten, because it lost its data, is claimed again: its
     /// holders still use it.
-    async fn look_into(self: &Arc<Self>, pool: &PoolName, gone: Vec<(Id, Held)>) {
+    async fn look_into(self: &Arc<Self>, pool: &PoolName, gone: Vec<Gone>) {
         let usage = match self.pools().await {
             Ok(pools) => pools.backend().usage(pool).await,
             Err(error) => Err(error),
@@ -246,19 +261,22 @@ impl Desk {
             Err(Error::UnknownNamespace { .. }) => Ok(true),
             Err(_) => Err(()),
         };
-        if gone.iter().any(|(_, held)| held.number.is_some() && has_forgotten(held) == Ok(true))
+        let is_lost = |Gone { held, is_unrecorded, .. }: &Gone| {
+            !is_unrecorded && held.number.is_some() && has_forgotten(held) == Ok(true)
+        };
+        if gone.iter().any(is_lost)
             && let Ok(pools) = self.pools().await
             && let Err(error) = pools.restore(pool).await
         {
             tracing::warn!(%pool, %error, "not restored");
         }
-        for (id, held) in gone {
+        for Gone { id, held, is_unrecorded } in gone {
             // Given back on purpose just now, it is not lost.
             if self.returns.include(&held) {
                 self.renewals().remove(id);
                 continue;
             }
-            match has_forgotten(&held) {
+            match if is_unrecorded { Ok(true) } else { has_forgotten(&held) } {
                 Ok(true) => self.claim_again(id).await,
                 Ok(false) => self.renewals().lose(id),
                 Err(()) => self.renewals().try_again(id),
@@ -283,6 +301,8 @@ impl Desk {
                 }
             }
             Err(error) if error.is_retryable() => self.renewals().try_again(id),
+            // Somebody else's pool, who may make it again in time.
+            Err(Error::UnknownNamespace { .. }) => self.renewals().try_again(id),
             // Nobody new has it, but perhaps a holder that has given it back, and that was forgotten, too.
             Ok(Some(Outcome::Refused(_))) if self.is_learning(&held.pool).await => {
                 self.renewals().try_again(id);
@@ -392,8 +412,8 @@ impl Desk {
         let Some(first) = requests.first() else { return Ok(AcquiredAll::Granted(Vec::new())) };
         let claims: Vec<_> = requests.iter().map(|request| request.joint.clone()).collect();
         let claimant = self.claimant(&first.execution, ResourceConstraintsSpec::NONE);
-        let asked = Instant::now();
-        match self.pools().await?.allocate_all(claimant, &claims).await {
+        let (pools, asked) = (self.pools().await?, Instant::now());
+        match pools.allocate_all(claimant, &claims).await {
             Ok(JointOutcome::Granted(grants)) => {
                 let allocation = |(request, grant): (&Request, Grant)| {
                     let terms = request.terms();

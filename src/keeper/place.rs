@@ -51,6 +51,8 @@ impl<'a> Place<'a> {
 
     /// Waits until the claim is granted, its time is up, or it is called off.
     pub(super) async fn wait(&mut self, cancelled: &CancellationToken) -> Result<End> {
+        // Connecting takes nothing from the time of a lease.
+        self.desk.channel().await?;
         let mut last = None;
         loop {
             let (asked, terms) = (Instant::now(), self.request.terms());

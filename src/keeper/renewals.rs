@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Held;
 use crate::amount::{Lease, ResourceConstraintsSpec, Units};
 use crate::claim::Claim;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::name::{Member, PoolName};
 use crate::outcome::FencingNumber;
 use crate::ticket::Renewed;
@@ -178,7 +178,9 @@ impl Renewals {
     }
 
     /// Removes the grants of a token, or the one that is meant. Guards but the one of the entry `own` learn that it is lost.
-    pub(super) fn remove_grants(&mut self, held: &Held, own: Option<Id>) {
+    /// Answers what that guard does not know it holds: another grant, which was claimed while it was let go.
+    #[must_use]
+    pub(super) fn remove_grants(&mut self, held: &Held, own: Option<Id>) -> Option<Held> {
         for id in self.grants(held) {
             if let Some(Entry { concerns: Concerns::Grant(grip), .. }) = self.remove(id)
                 && own != Some(id)
@@ -186,6 +188,7 @@ impl Renewals {
                 grip.lost();
             }
         }
+        own.and_then(|own| self.remove(own)).map(|entry| entry.held)
     }
 
     /// Keeps a grant that nobody has a guard of. One that is kept already was renewed by the same call, sent at `asked`.
@@ -223,7 +226,8 @@ impl Renewals {
         self.entries.get(&id).is_some_and(Entry::is_grant)
     }
 
-    /// Whether an answer means that the grant of an entry is not there: its token holds nothing, or waits, or holds another.
+    /// Whether an answer means that the grant of an entry is not there: its token holds nothing, or waits, or holds another, or
+    /// only its record is gone.
     pub(super) fn is_gone(&self, id: Id, answer: &Result<Renewed>) -> bool {
         let Some(entry) = self.entries.get(&id).filter(|entry| entry.is_grant()) else {
             return false;
@@ -231,7 +235,7 @@ impl Renewals {
         match answer {
             Ok(Renewed::Lost | Renewed::Waiting) => true,
             Ok(Renewed::Held(number)) => number.is_some() && entry.is_not(*number),
-            Err(_) => false,
+            Err(error) => matches!(error, Error::Foreign { .. }),
         }
     }
 
@@ -384,5 +388,45 @@ impl Renewals {
             entry.term.due = due;
             self.due.insert((due, id));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::execution::ExecutionId;
+    use crate::name::AllocationToken;
+
+    fn held(number: u64) -> Result<Held> {
+        Ok(Held {
+            pool: PoolName::new("hive:default")?,
+            execution: ExecutionId::new("p", "d", "e")?,
+            token: AllocationToken::new("t")?,
+            number: Some(FencingNumber::new(number)),
+        })
+    }
+
+    fn entry(held: Held) -> Result<Entry> {
+        let lease = Lease::new(Duration::from_secs(30))?;
+        let fate = watch::Sender::new(Fate { lost: false, number: held.number });
+        let grip = Grip { units: Units::ONE, constraints: ResourceConstraintsSpec::NONE, fate };
+        Ok(Entry::grant(held, lease, Term::new(Instant::now(), lease, third(lease)), grip))
+    }
+
+    /// The guard is let go, and says which grant it knows of, just when the keeper has claimed the token again.
+    #[test]
+    fn a_grant_that_its_guard_does_not_know_is_not_renewed_for_ever() -> Result<()> {
+        let mut renewals = Renewals::default();
+        let own = renewals.insert(entry(held(1)?)?);
+        let of_another_guard = renewals.insert(entry(held(1)?)?);
+        assert!(renewals.granted_anew(own, Instant::now(), Some(FencingNumber::new(2))));
+        let unknown = renewals.remove_grants(&held(1)?, Some(own));
+        assert_eq!(unknown.and_then(|held| held.number), Some(FencingNumber::new(2)));
+        assert!(!renewals.contains(own) && !renewals.contains(of_another_guard));
+
+        let own = renewals.insert(entry(held(2)?)?);
+        assert!(renewals.remove_grants(&held(2)?, Some(own)).is_none());
+        assert!(!renewals.contains(own));
+        Ok(())
     }
 }

@@ -25,6 +25,10 @@ impl CacheConfig {
     /// No look-up that begins later than this after an update is answered with what was before. A change is heard of within
     /// a round trip as a rule; this is for when it is not. Time in which the machine sleeps does not count.
     ///
+    /// Behind sentinels this counts from when most of the configured sentinels know of the primary on which the update was
+    /// made, which is some seconds after it became that. As long as too few of them answer, every look-up asks the server
+    /// that all calls of this process go to: that may have been replaced, and answers what it has.
+    ///
     /// # Errors
     ///
     /// [`Error::InvalidArgument`] unless it is between 10 ms and an hour.

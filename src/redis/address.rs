@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::AsyncPushSender;
 use redis::io::AsyncDNSResolver;
 use redis::io::tcp::TcpSettings;
 use redis::{
@@ -16,13 +16,21 @@ use redis::{
     IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError, RedisFuture, RedisResult,
     TlsCertificates,
 };
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use secrecy::{ExposeSecret, SecretString};
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::connect::timed_out;
+use super::connection::{Connection, Hears, Stream};
 use crate::config::RedisConfig;
 use crate::error::{Error, Result};
 
@@ -60,7 +68,9 @@ impl Address {
         let (host, port) = text.rsplit_once(':')?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = u16::from_str(port).ok().filter(|&port| port != 0)?;
-        (!host.is_empty()).then(|| Self::Tcp { host: host.to_owned(), port })
+        // A password may stand before an @, and errors name the host.
+        let is_host = !host.is_empty() && !host.contains(['@', '/']);
+        is_host.then(|| Self::Tcp { host: host.to_owned(), port })
     }
 }
 
@@ -151,6 +161,10 @@ impl Deployment {
                 }
             }
         }
+        let name = config.tls_server_name.as_str();
+        if !name.is_empty() && ServerName::try_from(name).is_err() {
+            return Err(("redis.tlsServerName", "must be a DNS name or an IP address"));
+        }
         let (cert, key) = (&config.tls_cert_file, &config.tls_key_file);
         match (cert.as_os_str().is_empty(), key.as_os_str().is_empty()) {
             (false, true) => Err(("redis.tlsCertFile", "needs tlsKeyFile")),
@@ -235,10 +249,19 @@ fn parse_url(text: &str) -> Result<ConnectionInfo, &'static str> {
 #[derive(Clone)]
 pub(super) struct Dial {
     deployment: Deployment,
-    certificates: Option<TlsCertificates>,
-    server_name: Option<String>,
-    tcp: TcpSettings,
+    tls: Option<Tls>,
     connect_timeout: Duration,
+    command_timeout: Duration,
+}
+
+/// How servers are verified, and who we are to them.
+#[derive(Clone)]
+struct Tls {
+    connector: TlsConnector,
+    /// The same as the redis crate takes it.
+    certificates: TlsCertificates,
+    /// For which name every certificate is, if not for the server's own.
+    server_name: Option<String>,
 }
 
 impl fmt::Debug for Dial {
@@ -250,17 +273,16 @@ impl fmt::Debug for Dial {
 impl Dial {
     /// Reads the files that the configuration names.
     pub(super) fn new(deployment: Deployment, config: &RedisConfig) -> Result<Self> {
-        let certificates = match deployment.tls {
-            true => Some(certificates(config)?),
+        let tls = match deployment.tls {
+            true => Some(Tls::new(config)?),
             false => None,
         };
-        if certificates.is_some() && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Else whichever the program chose. It may choose at this very moment, which is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
-        let server_name = Some(config.tls_server_name.clone()).filter(|name| !name.is_empty());
-        let (tcp, connect_timeout) = (tcp_settings(config), config.connect_timeout);
-        Ok(Self { deployment, certificates, server_name, tcp, connect_timeout })
+        let RedisConfig { connect_timeout, command_timeout, .. } = *config;
+        Ok(Self { deployment, tls, connect_timeout, command_timeout })
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// A server that keeps data. RESP3, because there the client notices at once when the connection is lost.
@@ -275,96 +297,102 @@ impl Dial {
         self.target(address, login.settings(0, ProtocolVersion::RESP2))
     }
 
-    fn target(&self, address: &Address, settings: RedisConnectionInfo) -> RedisResult<Target> {
-        let mut host = None;
-        let addr = match address {
-            Address::Unix(path) => ConnectionAddr::Unix(path.clone()),
-            Address::Tcp { host, port } if self.certificates.is_none() => {
-                ConnectionAddr::Tcp(host.clone(), *port)
+    fn target(&self, address: &Address, login: RedisConnectionInfo) -> RedisResult<Target> {
+        let tls = match (&self.tls, address) {
+            (Some(tls), Address::Tcp { host, .. }) => {
+                let name = tls.server_name.as_ref().unwrap_or(host).clone();
+                let name = ServerName::try_from(name)?;
+                Some((tls.clone(), name))
             }
-            Address::Tcp { host: real, port } => {
-                if self.server_name.is_some() {
-                    host = Some(real.clone());
-                }
-                let verified = self.server_name.as_ref().unwrap_or(real).clone();
-                ConnectionAddr::TcpTls {
-                    host: verified,
-                    port: *port,
-                    insecure: false,
-                    tls_params: None,
-                }
-            }
+            _ => None,
         };
-        let info = addr.into_connection_info()?.set_redis_settings(settings);
-        let info = info.set_tcp_settings(self.tcp.clone());
-        let client = match (&self.certificates, address) {
-            (Some(certificates), Address::Tcp { .. }) => {
-                Client::build_with_tls(info, certificates.clone())?
-            }
-            _ => Client::open(info)?,
-        };
-        Ok(Target { address: address.clone(), client, host, connect_timeout: self.connect_timeout })
+        Ok(Target {
+            address: address.clone(),
+            login,
+            tls,
+            connect_timeout: self.connect_timeout,
+            command_timeout: self.command_timeout,
+        })
     }
 }
 
-fn certificates(config: &RedisConfig) -> Result<TlsCertificates> {
-    let client_cert = pem("tlsCertFile", &config.tls_cert_file, is_certificates)?;
-    let client_key = pem("tlsKeyFile", &config.tls_key_file, |text| {
-        PrivateKeyDer::from_pem_slice(text).is_ok()
-    })?;
-    let client_tls = client_cert.zip(client_key);
-    Ok(TlsCertificates {
-        client_tls: client_tls
-            .map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key }),
-        root_cert: pem("tlsCaFile", &config.tls_ca_file, is_certificates)?,
+impl Tls {
+    /// Reads the files that the configuration names.
+    fn new(config: &RedisConfig) -> Result<Self> {
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Else whichever the program chose. It may choose at this very moment, which is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let (authorities, root_cert) = match certificates("tlsCaFile", &config.tls_ca_file)? {
+            Some((authorities, text)) => (authorities, Some(text)),
+            // What cannot be read among them is missed when a server is verified.
+            None => (rustls_native_certs::load_native_certs().certs, None),
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(authorities);
+        let client = ClientConfig::builder().with_root_certificates(roots);
+        let certificate = certificates("tlsCertFile", &config.tls_cert_file)?;
+        let key = pem("tlsKeyFile", &config.tls_key_file, PrivateKeyDer::from_pem_slice)?;
+        let (client, client_tls) = match certificate.zip(key) {
+            Some(((certificate, client_cert), (key, client_key))) => {
+                let client = client.with_client_auth_cert(certificate, key);
+                let client =
+                    client.map_err(|error| wrong("tlsKeyFile", &config.tls_key_file, error))?;
+                (client, Some(ClientTlsConfig { client_cert, client_key }))
+            }
+            None => (client.with_no_client_auth(), None),
+        };
+        let connector = TlsConnector::from(Arc::new(client));
+        let certificates = TlsCertificates { client_tls, root_cert };
+        let server_name = Some(config.tls_server_name.clone()).filter(|name| !name.is_empty());
+        Ok(Self { connector, certificates, server_name })
+    }
+}
+
+/// What is in a PEM file, and its text.
+type Pem<T> = (T, Vec<u8>);
+
+fn certificates(key: &str, path: &Path) -> Result<Option<Pem<Vec<CertificateDer<'static>>>>> {
+    pem(key, path, |text| match CertificateDer::pem_slice_iter(text).collect() {
+        Ok(found) if Vec::is_empty(&found) => Err(pem::Error::NoItemsFound),
+        found => found,
     })
 }
 
-/// The text of a PEM file, if there is to be one.
-fn pem(key: &str, path: &Path, is_right: impl Fn(&[u8]) -> bool) -> Result<Option<Vec<u8>>> {
+/// What a PEM file holds, if there is to be one.
+fn pem<T>(
+    key: &str,
+    path: &Path,
+    read: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
+) -> Result<Option<Pem<T>>> {
     if path.as_os_str().is_empty() {
         return Ok(None);
     }
-    let wrong = |problem: String| Error::Configuration {
-        key: format!("redis.{key}"),
-        problem: format!("{} {problem}", path.display()),
-    };
-    let text = std::fs::read(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    match is_right(&text) {
-        true => Ok(Some(text)),
-        false => Err(wrong("holds nothing of the kind in PEM".to_owned())),
-    }
+    let text = std::fs::read(path)
+        .map_err(|error| wrong(key, path, format!("cannot be read: {error}")))?;
+    // The error could repeat what is in the file.
+    let held = read(&text).map_err(|_| wrong(key, path, "holds nothing of the kind in PEM"))?;
+    Ok(Some((held, text)))
 }
 
-fn is_certificates(text: &[u8]) -> bool {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
-    found.is_ok_and(|found| !found.is_empty())
-}
-
-fn tcp_settings(config: &RedisConfig) -> TcpSettings {
-    // Claims are small and wait for their answers.
-    let settings = TcpSettings::default().set_nodelay(true);
-    // A server that vanished does not even refuse. What it has not taken in the time that an answer
-    // may take ends the connection, so that the next call makes a new one.
-    #[cfg(target_os = "linux")]
-    let settings = settings.set_user_timeout(config.command_timeout);
-    #[cfg(not(target_os = "linux"))]
-    let _ = config;
-    settings
+fn wrong(key: &str, path: &Path, problem: impl fmt::Display) -> Error {
+    let problem = format!("{} {problem}", path.display());
+    Error::Configuration { key: format!("redis.{key}"), problem }
 }
 
 /// One server, and who we are to it.
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) address: Address,
-    client: Client,
-    /// Where it is, if its certificate is for another name.
-    host: Option<String>,
+    login: RedisConnectionInfo,
+    /// With the name that its certificate has to be for.
+    tls: Option<(Tls, ServerName<'static>)>,
     connect_timeout: Duration,
+    command_timeout: Duration,
 }
 
 impl fmt::Debug for Target {
-    /// Without the client, whose Debug shows the password.
+    /// Without who we are.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target").field("address", &self.address).finish_non_exhaustive()
     }
@@ -372,30 +400,58 @@ impl fmt::Debug for Target {
 
 impl Target {
     /// Makes a connection, in the time that there is for that.
-    pub(super) async fn connect(
+    pub(super) async fn connect(&self) -> RedisResult<Connection> {
+        self.open(None).await
+    }
+
+    /// The same, on which notices are heard.
+    pub(super) async fn connect_to_hear(
         &self,
-        config: AsyncConnectionConfig,
-    ) -> RedisResult<MultiplexedConnection> {
-        let config = self.configured(config);
-        let connect = self.client.get_multiplexed_async_connection_with_config(&config);
-        self.in_time(connect).await.map_err(|error| self.with_advice(error))
+        hears: impl AsyncPushSender,
+    ) -> RedisResult<Connection> {
+        self.open(Some(Box::new(hears))).await
+    }
+
+    async fn open(&self, hears: Option<Hears>) -> RedisResult<Connection> {
+        let open = async { Connection::open(self.stream().await?, &self.login, hears).await };
+        self.in_time(open).await.map_err(|error| self.with_advice(error))
+    }
+
+    async fn stream(&self) -> io::Result<Stream> {
+        let stream = match &self.address {
+            #[cfg(unix)]
+            Address::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+            #[cfg(not(unix))]
+            Address::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+            Address::Tcp { host, port } => TcpStream::connect((host.as_str(), *port)).await?,
+        };
+        // Claims are small and wait for their answers.
+        stream.set_nodelay(true)?;
+        // A server that vanished does not even refuse. What it has not taken in the time that an answer
+        // may take ends the connection, so that the next call makes a new one.
+        #[cfg(target_os = "linux")]
+        SockRef::from(&stream).set_tcp_user_timeout(Some(self.command_timeout))?;
+        Ok(match &self.tls {
+            Some((tls, name)) => Box::new(tls.connector.connect(name.clone(), stream).await?),
+            None => Box::new(stream),
+        })
     }
 
     /// The two errors that most often mean that one side speaks TLS and the other does not say so.
     fn with_advice(&self, error: RedisError) -> RedisError {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, InvalidData, TimedOut, UnexpectedEof};
         let kind = io_error(&error).map(io::Error::kind);
-        let is_likely = match self.client.get_connection_info().addr() {
-            ConnectionAddr::Tcp(..) => {
+        let is_likely = match (&self.address, &self.tls) {
+            (Address::Unix(_), _) => false,
+            (Address::Tcp { .. }, None) => {
                 matches!(kind, Some(BrokenPipe | ConnectionReset | UnexpectedEof))
                     || error.kind() == ErrorKind::Parse
             }
             // A server that does not waits for the end of what it takes for a command.
-            ConnectionAddr::TcpTls { .. } => {
+            (Address::Tcp { .. }, Some(_)) => {
                 matches!(kind, Some(InvalidData | TimedOut | UnexpectedEof))
                     && !is_certificate_problem(&error)
             }
-            _ => false,
         };
         match is_likely {
             true => {
@@ -415,20 +471,53 @@ impl Target {
         timeout(limit, step).await.unwrap_or_else(|_| Err(timed_out("connected", limit)))
     }
 
-    /// Makes connections for a pool.
+    /// Makes connections for a pool. It has the redis crate do that, so what comes on them is bounded by time alone.
     pub(super) fn manager(&self) -> RedisResult<deadpool_redis::Manager> {
-        let info = self.client.get_connection_info().clone();
-        let config = self.configured(AsyncConnectionConfig::new());
+        // One timer a call is enough, and whoever calls has it.
+        let mut config =
+            AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let tcp = TcpSettings::default().set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let tcp = tcp.set_user_timeout(self.command_timeout);
+        let info = |addr: ConnectionAddr| {
+            let info = addr.into_connection_info()?.set_redis_settings(self.login.clone());
+            RedisResult::Ok(info.set_tcp_settings(tcp))
+        };
+        let info = match (&self.address, &self.tls) {
+            (Address::Unix(path), _) => info(ConnectionAddr::Unix(path.clone()))?,
+            (Address::Tcp { host, port }, None) => info(ConnectionAddr::Tcp(host.clone(), *port))?,
+            (Address::Tcp { host, port }, Some((tls, name))) => {
+                config = config.set_dns_resolver(Elsewhere { host: host.clone() });
+                let info = info(ConnectionAddr::TcpTls {
+                    host: name.to_str().into_owned(),
+                    port: *port,
+                    insecure: false,
+                    tls_params: None,
+                });
+                let client = Client::build_with_tls(info?, tls.certificates.clone())?;
+                client.get_connection_info().clone()
+            }
+        };
         deadpool_redis::Manager::new_with_config(info, config)
     }
+}
 
-    fn configured(&self, config: AsyncConnectionConfig) -> AsyncConnectionConfig {
-        // One timer a call is enough, and whoever calls has it.
-        let config = config.set_connection_timeout(None).set_response_timeout(None);
-        match &self.host {
-            Some(host) => config.set_dns_resolver(Elsewhere { host: host.clone() }),
-            None => config,
-        }
+/// Finds every name at one host, because a certificate may be for a name that is not the host's.
+struct Elsewhere {
+    host: String,
+}
+
+impl AsyncDNSResolver for Elsewhere {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        _: &'b str,
+        port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((self.host.as_str(), port));
+            let found = found.await.map_err(RedisError::from)?;
+            Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Box<_>)
+        })
     }
 }
 
@@ -446,23 +535,4 @@ pub(super) fn is_certificate_problem(error: &RedisError) -> bool {
     let tls = io_error(error).and_then(io::Error::get_ref);
     let tls = tls.and_then(|error| error.downcast_ref::<rustls::Error>());
     matches!(tls, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)))
-}
-
-/// Finds every name at one host, so that a certificate may be for a name that is not the host's.
-struct Elsewhere {
-    host: String,
-}
-
-impl AsyncDNSResolver for Elsewhere {
-    fn resolve<'a, 'b: 'a>(
-        &'a self,
-        _: &'b str,
-        port: u16,
-    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((self.host.as_str(), port));
-            let found = found.await.map_err(RedisError::from)?;
-            Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Box<_>)
-        })
-    }
 }

@@ -86,18 +86,21 @@ impl RemotePool<'_> {
         }
     }
 
-    /// Adopts members without a record and drops records without a member.
+    /// Adopts members without a record; drops records without a member, or puts the member back.
     async fn reconcile(&self, found: &CheckReport, report: &mut RepairReport) -> Result<()> {
+        let lost = if found.members == 0 { "1" } else { "0" };
         let members: Vec<_> =
             found.unrecorded.iter().chain(&found.removed).map(Member::as_str).collect();
         for members in members.chunks(BATCH) {
             let mut call = scripts::RECONCILE.on(&self.keys.all());
-            call.arg(ADOPTED).arg(members);
+            call.arg(ADOPTED).arg(lost).arg(members);
             let mut fields = self.call_for_fields(&call).await?;
-            let mut read = || Some((fields.number()?, fields.number()?));
-            let (adopted, dropped) = read().ok_or_else(|| unexpected(call.operation(), fields))?;
+            let mut read = || Some((fields.number()?, fields.number()?, fields.number()?));
+            let (adopted, dropped, restored) =
+                read().ok_or_else(|| unexpected(call.operation(), fields))?;
             report.adopted += adopted;
             report.dropped += dropped;
+            report.restored += restored;
         }
         Ok(())
     }
@@ -168,7 +171,7 @@ impl Version {
 /// How many tickets there are, by several ways of counting.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tickets {
-    counted: u64,
+    counted: i64,
     records: u64,
     ranks: u64,
     /// Of tickets and of domains.
@@ -184,7 +187,7 @@ pub(super) struct Tickets {
 impl Tickets {
     pub(super) fn read(fields: &mut Fields) -> Option<Self> {
         Some(Self {
-            counted: fields.number()?,
+            counted: fields.text()?.parse().ok()?,
             records: fields.number()?,
             ranks: fields.number()?,
             lines: fields.number()?,
@@ -197,7 +200,11 @@ impl Tickets {
     fn disagree(&self) -> bool {
         let Self { counted, records, ranks, lines, turns, closed, leases } = *self;
         let has_no_turn = records > 0 && turns == 0 && !closed;
-        has_no_turn || counted != records || ranks != records || lines < records || leases < records
+        has_no_turn
+            || counted != records as i64
+            || ranks != records
+            || lines < records
+            || leases < records
     }
 }
 

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use redis::aio::ConnectionLike as _;
 use redis::{Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -323,10 +324,10 @@ impl Table {
         let known = self.servers().get(address).cloned();
         let mut connection = match known.as_ref().and_then(|node| node.hearing().now()) {
             Some(connected) => connected?.connection,
-            None => self.dial.server(address)?.connect(redis::AsyncConnectionConfig::new()).await?,
+            None => self.dial.server(address)?.connect().await?,
         };
         let cmd = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
-        let reply = timeout(ANSWERED, connection.send_packed_command(&cmd)).await;
+        let reply = timeout(ANSWERED, connection.req_packed_command(&cmd)).await;
         let reply = reply.unwrap_or_else(|_| Err(timed_out("answered", ANSWERED)))?;
         parse_slots(reply.extract_error()?, address).ok_or_else(|| {
             RedisError::from((ErrorKind::Parse, "a server's answer is no table of slots"))

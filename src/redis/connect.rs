@@ -13,23 +13,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{
-    Arg, AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind,
-    Value,
-};
+use redis::aio::{AsyncPushSender, ConnectionLike};
+use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::time::{Instant, sleep, timeout};
 use tower::retry::budget::{Budget, TpsBudget};
 
 use super::address::{Deployment, Dial, Servers, is_certificate_problem};
 use super::cluster::{Cluster, nobody, slot_of};
+use super::connection::Connection;
 use super::keys::{NO_CHANNEL, channel};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
 use super::permission::{self, Missing};
 use super::replicas::{Asked, MinReplicas};
 use super::scripts::Call;
-use super::sentinel::Primary;
+use super::sentinel::{Incumbent, Primary};
 use crate::config::RedisConfig;
 use crate::error::{Error, Result};
 use crate::ticket::{Channel, Inbox};
@@ -43,10 +41,12 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 const FREE_RETRIES: u32 = 1;
 
 /// Which connection serves a call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
     /// One of those that all claims share.
     Shared,
+    /// The same, for what makes a pool: its server is told at once that it reigns over that.
+    Making,
     /// One for itself, so that a long reply delays no claim.
     Own,
 }
@@ -105,7 +105,7 @@ impl Connections {
         let topology = timeout(longest, open)
             .await
             .unwrap_or_else(|_| Err(timed_out("connected", longest)))
-            .map_err(|error| failure("connect", &server, error))?;
+            .map_err(|error| failure("connect", &server, error, None))?;
         #[expect(clippy::cast_precision_loss, reason = "at most 1000")]
         let share = config.retry_percent as f32 / 100.0;
         Ok(Self {
@@ -158,7 +158,8 @@ impl Connections {
 
     /// Sends a command and waits for its reply until then, no attempt longer than the command time-out.
     pub(super) async fn call(&self, lane: Lane, cmd: &Cmd, ends: Instant) -> RedisResult<Value> {
-        self.repeating(lane, Request::new(Body::One(cmd)), ends).await
+        let request = Request { makes: lane == Lane::Making, ..Request::new(Body::One(cmd)) };
+        self.repeating(lane, request, ends).await
     }
 
     /// The same with all the time that a call has.
@@ -180,12 +181,6 @@ impl Connections {
             Value::Array(replies) => replies.into_iter().map(Value::extract_error).collect(),
             other => Ok(vec![other]),
         }
-    }
-
-    /// Lets the server of a pool that a call has made know that it reigns over that.
-    pub(super) async fn introduce(&self, made_by: &Cmd) -> RedisResult<()> {
-        let introduction = Request::new(Body::One(made_by)).part(Part::Introduction);
-        self.repeating(Lane::Shared, introduction, self.deadline()).await.map(drop)
     }
 
     /// Subscribes to a new channel of this process.
@@ -232,17 +227,21 @@ impl Connections {
         }
     }
 
-    /// One more connection to where all keys are, for whoever configures its own. None where they are in several places.
+    /// One more connection to where all keys are, on which notices are heard, and who that is if it may be replaced. None where
+    /// keys are in several places.
     pub(super) async fn another(
         &self,
-        config: AsyncConnectionConfig,
-    ) -> Option<RedisResult<MultiplexedConnection>> {
-        let node = match &self.topology {
-            Topology::Fixed(node) => Arc::clone(node),
-            Topology::Sentinels(primary) => primary.node().0,
+        hears: impl AsyncPushSender,
+    ) -> Option<RedisResult<(Connection, Option<Incumbent>)>> {
+        let (node, incumbent) = match &self.topology {
+            Topology::Fixed(node) => (Arc::clone(node), None),
+            Topology::Sentinels(primary) => {
+                let (node, incumbent) = primary.incumbent();
+                (node, Some(incumbent))
+            }
             Topology::Cluster(_) => return None,
         };
-        Some(node.target.connect(config).await)
+        Some(node.target.connect_to_hear(hears).await.map(|connection| (connection, incumbent)))
     }
 
     /// A reply, or an error after the command time-out.
@@ -256,7 +255,14 @@ impl Connections {
 
     /// The library's error for what a call failed with.
     pub(super) fn error(&self, operation: &'static str, error: RedisError) -> Error {
-        failure(operation, &self.server, error)
+        let advice = match (&self.topology, error.kind()) {
+            (Topology::Cluster(_), _) => None,
+            (_, ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask)) => {
+                Some("a node of a cluster needs cluster: true")
+            }
+            _ => None,
+        };
+        failure(operation, &self.server, error, advice)
     }
 
     /// Repeats what got no answer, as often as configured, while there is time and the budget allows it.
@@ -301,10 +307,10 @@ impl Connections {
     /// What the server that it is for answers.
     async fn answer(&self, lane: Lane, request: Request<'_>, ends: Instant) -> RedisResult<Value> {
         match (&self.topology, lane) {
-            (Topology::Fixed(node), Lane::Shared) => {
+            (Topology::Fixed(node), Lane::Own) => node.alone(request, ends).await,
+            (Topology::Fixed(node), _) => {
                 node.answer(node.shared(ends).await?, request, ends).await
             }
-            (Topology::Fixed(node), Lane::Own) => node.alone(request, ends).await,
             (Topology::Sentinels(primary), lane) => primary.answer(lane, request, ends).await,
             (Topology::Cluster(cluster), lane) => cluster.answer(lane, request, ends).await,
         }
@@ -315,7 +321,7 @@ impl Connections {
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
     body: Body<'a>,
-    part: Part,
+    makes: bool,
     is_asking: bool,
 }
 
@@ -326,23 +332,13 @@ enum Body<'a> {
     Many(&'a Pipeline),
 }
 
-/// How much of a request is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    Whole,
-    /// Only that the server reigns, as far as it does not know.
-    Announcements,
-    /// The same, even if it was told before.
-    Introduction,
-}
-
 /// Where the keys of a script begin among the words of its call, and how many of them each pool has.
 const FIRST_KEY: usize = 3;
 const POOL_KEYS: usize = 9;
 
 impl<'a> Request<'a> {
     fn new(body: Body<'a>) -> Self {
-        Self { body, part: Part::Whole, is_asking: false }
+        Self { body, makes: false, is_asking: false }
     }
 
     /// The same to a server that a slot is moving to.
@@ -350,12 +346,9 @@ impl<'a> Request<'a> {
         Self { is_asking, ..self }
     }
 
-    pub(super) fn part(self, part: Part) -> Self {
-        Self { part, ..self }
-    }
-
-    pub(super) fn is_introduction(&self) -> bool {
-        self.part == Part::Introduction
+    /// Whether it may make its pools.
+    pub(super) fn makes_pools(&self) -> bool {
+        self.makes
     }
 
     /// The first key, which is in the same cluster slot as all others.
@@ -389,17 +382,17 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The reply, which may be an error of the server, and before it those to what is sent before.
+    /// The reply, which may be an error of the server, and before it those to announcements: these are sent before the request,
+    /// and behind one that makes pools again.
     pub(super) async fn send(
         self,
-        before: &[Cmd],
+        announcements: &[Cmd],
         connection: &mut impl ConnectionLike,
     ) -> RedisResult<(Vec<Value>, Value)> {
-        if before.is_empty() && (!self.is_asking || self.part != Part::Whole) {
-            let reply = match (self.part, self.body) {
-                (Part::Announcements | Part::Introduction, _) => Value::Nil,
-                (Part::Whole, Body::One(cmd)) => connection.req_packed_command(cmd).await?,
-                (Part::Whole, Body::Many(pipeline)) => {
+        if announcements.is_empty() && !self.is_asking {
+            let reply = match self.body {
+                Body::One(cmd) => connection.req_packed_command(cmd).await?,
+                Body::Many(pipeline) => {
                     let replies = connection.req_packed_commands(pipeline, 0, pipeline.len());
                     Value::Array(replies.await?)
                 }
@@ -413,11 +406,19 @@ impl<'a> Request<'a> {
             }
             pipeline.add_command(cmd.clone());
         };
-        before.iter().for_each(&mut add);
-        match (self.part, self.body) {
-            (Part::Announcements | Part::Introduction, _) => {}
-            (Part::Whole, Body::One(cmd)) => add(cmd),
-            (Part::Whole, Body::Many(pipeline)) => pipeline.cmd_iter().for_each(add),
+        announcements.iter().for_each(&mut add);
+        let of_request = match self.body {
+            Body::One(cmd) => {
+                add(cmd);
+                1
+            }
+            Body::Many(pipeline) => {
+                pipeline.cmd_iter().for_each(&mut add);
+                pipeline.len()
+            }
+        };
+        if self.makes {
+            announcements.iter().for_each(&mut add);
         }
         let replies = connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
         let each = if self.is_asking { 2 } else { 1 };
@@ -427,17 +428,23 @@ impl<'a> Request<'a> {
             return Ok((Vec::new(), refused.clone()));
         }
         let mut replies = replies.into_iter().skip(each - 1).step_by(each);
-        let replies_before: Vec<_> = replies.by_ref().take(before.len()).collect();
-        let reply = match (self.part, self.body) {
-            (Part::Announcements | Part::Introduction, _) => replies_before.last().cloned(),
-            (Part::Whole, Body::One(_)) => replies.next(),
-            (Part::Whole, Body::Many(_)) => Some(Value::Array(replies.collect())),
+        let before: Vec<_> = replies.by_ref().take(announcements.len()).collect();
+        let mut of_request = replies.by_ref().take(of_request);
+        let reply = match self.body {
+            Body::One(_) => of_request.next().unwrap_or(Value::Nil),
+            Body::Many(_) => Value::Array(of_request.collect()),
         };
-        Ok((replies_before, reply.unwrap_or(Value::Nil)))
+        let announced = if self.makes { replies.collect() } else { before };
+        Ok((announced, reply))
     }
 }
 
-fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
+fn failure(
+    operation: &'static str,
+    server: &str,
+    error: RedisError,
+    advice: Option<&str>,
+) -> Error {
     // A script that was lost again after it was loaded will be there in time.
     let unlucky = error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
     // An answer that breaks off is one that did not come.
@@ -449,25 +456,56 @@ fn failure(operation: &'static str, server: &str, error: RedisError) -> Error {
     if permission::is_missing(&error) {
         return Error::Server { operation, server, source: Box::new(Missing::new(error)) };
     }
-    let source = Box::new(error);
+    let source: Box<dyn std::error::Error + Send + Sync> =
+        match advice.or_else(|| advice_on(&error)) {
+            Some(advice) => format!("{error}; {advice}").into(),
+            None => Box::new(error),
+        };
     match temporary {
         true => Error::Unavailable { operation, server, source },
         false => Error::Server { operation, server, source },
     }
 }
 
+/// What is most often wrong with the configuration where a server says this.
+fn advice_on(error: &RedisError) -> Option<&'static str> {
+    const ADVICE: [(&str, &str); 3] = [
+        ("cluster support disabled", "several hostPaths without primaryName mean a cluster"),
+        ("unknown command 'SENTINEL'", "is it a sentinel?"),
+        ("unknown command", "is it a sentinel? Those need primaryName"),
+    ];
+    let words = error.detail()?;
+    ADVICE.iter().find(|(said, _)| words.contains(said)).map(|&(_, advice)| advice)
+}
+
 pub(super) fn timed_out(what: &str, limit: Duration) -> RedisError {
     io::Error::new(io::ErrorKind::TimedOut, format!("not {what} within {limit:?}")).into()
 }
 
+/// What the server calls its error. Redis 6.2 puts words of its own around those of a command that a script is refused.
+pub(super) fn code(error: &RedisError) -> Option<&str> {
+    let of_script = error.detail().filter(|words| words.starts_with("Error running script"));
+    match of_script.and_then(|words| words.split_once(": -")) {
+        Some((_, refused)) => refused.split(' ').next(),
+        None => error.code(),
+    }
+}
+
 /// Whether the same call may succeed later: no answer, or a server that is not ready.
-fn is_temporary(error: &RedisError) -> bool {
-    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, NotBusy, ReadOnly, TryAgain};
+pub(super) fn is_temporary(error: &RedisError) -> bool {
+    const TEMPORARY: [&str; 9] = [
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "NOREPLICAS",
+        "NOTBUSY",
+        "READONLY",
+        "TRYAGAIN",
+    ];
     match error.kind() {
         ErrorKind::Io => !is_certificate_problem(error),
-        ErrorKind::Server(
-            BusyLoading | ClusterDown | MasterDown | NotBusy | ReadOnly | TryAgain,
-        ) => true,
-        _ => matches!(error.code(), Some("BUSY" | "MISCONF" | "NOREPLICAS")),
+        _ => code(error).is_some_and(|code| TEMPORARY.contains(&code)),
     }
 }

@@ -11,13 +11,15 @@ use std::sync::{Arc, Once, Weak};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult};
+use redis::aio::{AsyncPushSender, ConnectionLike as _, SendError};
+use redis::{Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Target, is_certificate_problem};
+use super::connection::Connection;
+use super::info::{eviction, info, value};
 use super::permission;
 use super::reign::Reign;
 
@@ -36,10 +38,11 @@ pub(super) struct Link {
 
 /// A connection as a call got it.
 pub(super) struct Connected {
-    pub(super) connection: MultiplexedConnection,
+    pub(super) connection: Connection,
     pub(super) reign: Arc<Reign>,
     /// Which of the link's connections it is.
     pub(super) epoch: u64,
+    since: Instant,
     /// Replies that had come when the call began.
     replies: u64,
 }
@@ -58,7 +61,7 @@ impl fmt::Debug for Shared {
 
 enum State {
     Lost,
-    Up { epoch: u64, connection: MultiplexedConnection, reign: Arc<Reign> },
+    Up { epoch: u64, since: Instant, connection: Connection, reign: Arc<Reign> },
     Broken(RedisError),
 }
 
@@ -80,7 +83,7 @@ impl Link {
     ) -> RedisResult<Self> {
         let keeper = Keeper::new(target, hearing);
         let (connection, reign) = keeper.connect(1).await?;
-        keeper.shared.state.send_replace(State::Up { epoch: 1, connection, reign });
+        keeper.shared.up(1, connection, reign);
         Ok(keeper.start())
     }
 
@@ -118,6 +121,14 @@ impl Link {
         }
     }
 
+    /// The server is no primary. Another one may be at its address by now, where a name or a balancer leads there; so it is
+    /// connected to again, but not every time that it says so.
+    pub(super) fn is_not_primary(&self, connected: &Connected) {
+        if connected.since.elapsed() >= PATIENCE {
+            self.lose(connected);
+        }
+    }
+
     /// The connection is of no use any more.
     pub(super) fn lose(&self, connected: &Connected) {
         self.shared.lose(connected.epoch);
@@ -133,13 +144,19 @@ impl Shared {
         match &*self.state.borrow() {
             State::Lost => None,
             State::Broken(error) => Some(Err(error.clone())),
-            State::Up { epoch, connection, reign } => Some(Ok(Connected {
+            State::Up { epoch, since, connection, reign } => Some(Ok(Connected {
                 connection: connection.clone(),
                 reign: Arc::clone(reign),
                 epoch: *epoch,
+                since: *since,
                 replies: self.replies.load(Ordering::Relaxed),
             })),
         }
+    }
+
+    fn up(&self, epoch: u64, connection: Connection, reign: Arc<Reign>) {
+        let since = Instant::now();
+        self.state.send_replace(State::Up { epoch, since, connection, reign });
     }
 
     fn lose(&self, lost: u64) {
@@ -159,13 +176,14 @@ struct Keeper {
     shared: Arc<Shared>,
     /// So much is said about the server once.
     unknown: Once,
+    evicts: Once,
 }
 
 impl Keeper {
     fn new(target: Target, hearing: Option<Arc<dyn Hearing>>) -> Self {
         let state = watch::Sender::new(State::Lost);
         let shared = Arc::new(Shared { state, replies: AtomicU64::new(0) });
-        Self { target, hearing, shared, unknown: Once::new() }
+        Self { target, hearing, shared, unknown: Once::new(), evicts: Once::new() }
     }
 
     fn start(self) -> Link {
@@ -180,11 +198,11 @@ impl Keeper {
             let _ = states.wait_for(|state| !matches!(state, State::Up { .. })).await;
             let (connection, reign) = self.reconnect(epoch).await;
             tracing::info!(server = %self.target.address, "connected again");
-            self.shared.state.send_replace(State::Up { epoch, connection, reign });
+            self.shared.up(epoch, connection, reign);
         }
     }
 
-    async fn reconnect(&self, epoch: u64) -> (MultiplexedConnection, Arc<Reign>) {
+    async fn reconnect(&self, epoch: u64) -> (Connection, Arc<Reign>) {
         let patience_ends = Instant::now() + PATIENCE;
         let (mut delays, mut reason) = (delays(), None);
         loop {
@@ -227,17 +245,26 @@ impl Keeper {
         self.shared.state.send_replace(State::Broken(error));
     }
 
-    async fn connect(&self, epoch: u64) -> RedisResult<(MultiplexedConnection, Arc<Reign>)> {
+    async fn connect(&self, epoch: u64) -> RedisResult<(Connection, Arc<Reign>)> {
         let shared = Arc::downgrade(&self.shared);
         let pushes = Pushes { shared, epoch, hearing: self.hearing.clone() };
-        let config = AsyncConnectionConfig::new().set_push_sender(pushes);
-        let mut connection = self.target.connect(config).await?;
-        let reign = self.target.in_time(Reign::of(&mut connection)).await?;
+        let mut connection = self.target.connect_to_hear(pushes).await?;
+        let sections = info(&mut connection, ["server", "memory"]);
+        let [server, memory] = self.target.in_time(sections).await?;
+        let reign = Reign::of(value(&server, "run_id"));
         if !reign.is_known() {
             self.unknown.call_once(|| {
                 tracing::warn!(
                     server = %self.target.address,
                     "the server does not tell its run_id by INFO; that another takes over goes unnoticed"
+                );
+            });
+        }
+        if let Some(policy) = eviction(&memory) {
+            self.evicts.call_once(|| {
+                tracing::warn!(
+                    server = %self.target.address, policy,
+                    "the server throws keys away when its memory is full, also those of pools; its maxmemory-policy should be noeviction"
                 );
             });
         }
@@ -252,11 +279,11 @@ impl Keeper {
 
 /// Sends what begins subscriptions, each of one channel.
 pub(super) async fn subscribe(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Connection,
     subscriptions: Vec<Cmd>,
 ) -> RedisResult<()> {
     for cmd in subscriptions {
-        connection.send_packed_command(&cmd).await?.extract_error()?;
+        connection.req_packed_command(&cmd).await?.extract_error()?;
     }
     Ok(())
 }
@@ -264,7 +291,7 @@ pub(super) async fn subscribe(
 /// Begins on another connection what was begun before. Permission for that may be gone: such a channel is not heard then,
 /// which is no reason to have no connection, for whoever waits asks as well.
 pub(super) async fn subscribe_anew(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Connection,
     subscriptions: Vec<Cmd>,
     target: &Target,
 ) -> RedisResult<()> {

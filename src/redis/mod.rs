@@ -7,6 +7,8 @@ mod audit;
 mod claims;
 mod cluster;
 mod connect;
+mod connection;
+mod info;
 mod keys;
 mod link;
 mod listeners;

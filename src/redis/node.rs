@@ -9,7 +9,7 @@ use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{Address, Target};
-use super::connect::{Part, Request, timed_out};
+use super::connect::{Request, code, timed_out};
 use super::link::{Connected, Link};
 use super::listeners::Listeners;
 use super::replicas::{MinReplicas, Replicas};
@@ -112,10 +112,6 @@ impl Node {
         if let Some(Err(error)) = self.hearing().now() {
             return Err(error);
         }
-        if request.pools().next().is_some() {
-            let connected = self.shared(ends).await?;
-            self.answer(connected, request.part(Part::Announcements), ends).await?;
-        }
         let limit = self.limits.command;
         let Ok(own) = timeout_at(ends, self.own()).await else {
             return Err(timed_out("connected", limit));
@@ -158,6 +154,9 @@ impl Node {
             }
             Ok(answer) => {
                 link.answered();
+                if is_read_only(&answer) {
+                    link.is_not_primary(&connected);
+                }
                 answer
             }
             Err(_) => {
@@ -187,7 +186,17 @@ impl Node {
     }
 }
 
+/// Whether the server says that it is no primary.
+pub(super) fn is_read_only(answer: &RedisResult<Value>) -> bool {
+    let is_said = |error: &RedisError| code(error) == Some("READONLY");
+    match answer {
+        Err(error) => is_said(error),
+        Ok(Value::ServerError(error)) => is_said(&error.clone().into()),
+        Ok(_) => false,
+    }
+}
+
 /// Whether the connection on which this came is of no use any more.
-pub(super) fn is_unusable(error: &RedisError) -> bool {
+fn is_unusable(error: &RedisError) -> bool {
     error.is_io_error() || error.kind() == ErrorKind::Parse
 }

@@ -40,9 +40,6 @@ impl RemotePool<'_> {
         let mut fields = self.call_for_fields(&call).await?;
         let (done, quota) =
             read_quota(&mut fields).ok_or_else(|| unexpected(call.operation(), fields))?;
-        if quota.registered_before.is_none() {
-            self.introduce(&call).await;
-        }
         match done.as_str() {
             "done" => Ok(quota),
             "exists" => Err(Error::PoolExists { pool: self.name.clone(), quota: quota.in_force }),
@@ -181,7 +178,7 @@ fn read_usage(
         in_use: (quota + issued).saturating_sub(issue_limit),
         holders: fields.number()?,
         next_fencing_number: FencingNumber::new(issued),
-        tickets: fields.number()?,
+        tickets: count(&fields.text()?)?,
         order: fields.text()?.parse().ok()?,
         learning: fields.optional_number()?.map(Duration::from_millis),
         lost: {

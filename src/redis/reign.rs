@@ -9,14 +9,15 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, RedisResult, Value};
+use redis::{Cmd, Value};
 
 use super::connect::Request;
 use super::keys::usage_key;
-use super::node::is_unusable;
 use super::reply::Fields;
 use super::scripts;
+
+/// Most pools that are remembered on one connection: locks may have ever new names. Beyond that all are told again.
+const MOST: usize = 10_000;
 
 /// What is known on one connection about the reign of the server at its other end.
 #[derive(Debug)]
@@ -28,20 +29,9 @@ pub(super) struct Reign {
 }
 
 impl Reign {
-    /// Asks who is at the other end.
-    pub(super) async fn of(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
-        let info = redis::cmd("INFO").arg("server").to_owned();
-        let said = match connection.send_packed_command(&info).await.and_then(Value::extract_error)
-        {
-            Ok(said) => redis::from_redis_value::<String>(said).unwrap_or_default(),
-            Err(error) if is_unusable(&error) => return Err(error),
-            Err(error) => {
-                tracing::debug!(%error, "INFO is refused");
-                String::new()
-            }
-        };
-        let server = said.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned);
-        Ok(Self { server, pools: Mutex::default() })
+    /// That of the server with this name.
+    pub(super) fn of(server: Option<&str>) -> Self {
+        Self { server: server.map(str::to_owned), pools: Mutex::default() }
     }
 
     /// Whether the server tells who it is.
@@ -50,14 +40,14 @@ impl Reign {
     }
 
     /// The pools of which the server does not know yet that it reigns over them, and what lets it know: to be sent before a
-    /// request, so that no server answers that without.
+    /// request, so that no server answers that without. What makes a pool is accompanied always: that may be another one.
     pub(super) fn announcements<'a>(
         &self,
         request: &Request<'a>,
         period: Duration,
     ) -> (Vec<&'a [u8]>, Vec<Cmd>) {
         let Some(server) = &self.server else { return Default::default() };
-        let unknown = request.pools().filter(|pool| request.is_introduction() || !self.knows(pool));
+        let unknown = request.pools().filter(|pool| request.makes_pools() || !self.knows(pool));
         let announcement = |pool| {
             let mut call = scripts::REIGN.on(&[&usage_key(str::from_utf8(pool).ok()?)]);
             call.arg(server).arg(u64::try_from(period.as_millis()).unwrap_or(u64::MAX));
@@ -72,7 +62,7 @@ impl Reign {
         for (&pool, answer) in pools.iter().zip(answers) {
             match answer {
                 Value::Array(_) => {
-                    self.pools().insert(pool.into());
+                    self.note(pool);
                     self.report(pool, answer);
                 }
                 // It moved, is read-only, or has no memory: the call that comes after it hears the same.
@@ -96,11 +86,35 @@ impl Reign {
         }
     }
 
+    fn note(&self, pool: &[u8]) {
+        let mut pools = self.pools();
+        if pools.len() >= MOST {
+            pools.clear();
+        }
+        pools.insert(pool.into());
+    }
+
     fn knows(&self, pool: &[u8]) -> bool {
         self.pools().contains(pool)
     }
 
     fn pools(&self) -> MutexGuard<'_, HashSet<Box<[u8]>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_does_not_grow_for_ever() {
+        let reign = Reign { server: Some("run".to_owned()), pools: Mutex::default() };
+        for number in 0..=MOST {
+            let pool = number.to_string();
+            reign.announced(&[pool.as_bytes()], vec![Value::Array(Vec::new())]);
+            assert!(reign.knows(pool.as_bytes()));
+        }
+        assert!(reign.pools().len() <= MOST);
     }
 }

@@ -40,13 +40,6 @@ impl<'a> RemotePool<'a> {
         self.connections.channel(&self.keys.pool, channel).await
     }
 
-    /// Lets the server know that it reigns over this pool, which a call has made. If that fails, the next call does.
-    pub(super) async fn introduce(&self, made_by: &Call) {
-        if let Err(error) = made_by.introduce(self.connections).await {
-            tracing::debug!(pool = %self.name, %error, "the server does not know yet that it reigns");
-        }
-    }
-
     /// The script's reply, if it is about an existing pool of this schema.
     pub(super) async fn call(&self, call: &Call) -> Result<Value> {
         match call.send(self.connections).await {

@@ -43,19 +43,19 @@ scripts! {
     ATTRIBUTE_HISTORY = "attribute_history" on Own,
     CHECK = "check" on Own,
     CONFIRM = "confirm" on Shared,
-    DELETE_POOL = "delete_pool" on Own,
-    END_LEARNING = "end_learning" on Own,
+    DELETE_POOL = "delete_pool" on Shared,
+    END_LEARNING = "end_learning" on Shared,
     HOLDERS = "holders" on Own,
     LIST_ATTRIBUTES = "list_attributes" on Own,
-    RECONCILE = "reconcile" on Own,
+    RECONCILE = "reconcile" on Shared,
     REIGN = "reign" on Shared,
     RELEASE = "release" on Shared,
     RENEW = "renew" on Shared,
-    REPAIR = "repair" on Own,
-    REQUEUE = "requeue" on Own,
-    REVOKE = "revoke" on Own,
-    SET_ORDER = "set_order" on Own,
-    SET_QUOTA = "set_quota" on Shared,
+    REPAIR = "repair" on Shared,
+    REQUEUE = "requeue" on Shared,
+    REVOKE = "revoke" on Shared,
+    SET_ORDER = "set_order" on Shared,
+    SET_QUOTA = "set_quota" on Making,
     TICKETS = "tickets" on Own,
     USAGE = "usage" on Own,
     WRITE_ATTRIBUTES = "write_attributes" on Shared,
@@ -112,11 +112,6 @@ impl Call {
             }
             reply => reply,
         }
-    }
-
-    /// Lets the server of a pool that this call has made know that it reigns over that.
-    pub(super) async fn introduce(&self, connections: &Connections) -> RedisResult<()> {
-        connections.introduce(&self.cmd).await
     }
 
     /// Sends several calls of one script in one round trip.

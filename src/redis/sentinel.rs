@@ -7,8 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -16,9 +15,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Address, Dial};
 use super::connect::{Lane, Request, timed_out};
+use super::connection::Connection;
 use super::link::{Hearing as _, subscribe_anew};
 use super::listeners::Listeners;
-use super::node::{Limits, Node};
+use super::node::{Limits, Node, is_read_only};
 
 /// How often sentinels are asked while all is well, and while it is not.
 const CALM: Duration = Duration::from_secs(1);
@@ -31,6 +31,7 @@ const ANSWERED: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Primary {
     node: watch::Receiver<Arc<Node>>,
+    named: watch::Receiver<Instant>,
     doubt: Arc<Notify>,
     _follower: AbortOnDropHandle<()>,
 }
@@ -53,11 +54,12 @@ impl Primary {
             limits,
             listeners: listeners.clone(),
         };
-        let address = follower.ask().await?;
-        let (sender, node) = watch::channel(Arc::new(follower.open(&address).await?));
+        let said = follower.ask().await?;
+        let (sender, node) = watch::channel(Arc::new(follower.open(&said.address).await?));
+        let (naming, named) = watch::channel(said.asked);
         let doubt = Arc::new(Notify::new());
-        let follower = tokio::spawn(follower.follow(sender, Arc::clone(&doubt)));
-        Ok(Self { node, doubt, _follower: AbortOnDropHandle::new(follower) })
+        let follower = tokio::spawn(follower.follow(sender, naming, Arc::clone(&doubt)));
+        Ok(Self { node, named, doubt, _follower: AbortOnDropHandle::new(follower) })
     }
 
     /// The server, and what tells when it is another one.
@@ -65,6 +67,13 @@ impl Primary {
         let mut changes = self.node.clone();
         let node = Arc::clone(&changes.borrow_and_update());
         (node, changes)
+    }
+
+    /// The server, for whoever has to know that it is still the primary.
+    pub(super) fn incumbent(&self) -> (Arc<Node>, Incumbent) {
+        let (node, changes) = self.node();
+        let (named, doubt) = (self.named.clone(), Arc::clone(&self.doubt));
+        (node, Incumbent { changes, named, doubt })
     }
 
     /// What it answers.
@@ -101,10 +110,48 @@ impl Primary {
     }
 }
 
+/// A server that was the primary, and may have been replaced since.
+pub(super) struct Incumbent {
+    changes: watch::Receiver<Arc<Node>>,
+    named: watch::Receiver<Instant>,
+    doubt: Arc<Notify>,
+}
+
+impl Incumbent {
+    /// Whether it still is, once most of the sentinels have answered that who are asked after this call began. A few are not
+    /// enough: they may be cut off from the others together with us, and with a primary that was replaced. Waits for as long
+    /// as too few answer.
+    pub(super) async fn is_named_again(&mut self) -> bool {
+        let begun = Instant::now();
+        self.doubt.notify_one();
+        tokio::select! {
+            _ = self.changes.changed() => return false,
+            // The follower lives as long as what it follows.
+            _ = self.named.wait_for(|asked| *asked >= begun) => {}
+        }
+        // They may have named the next one already.
+        self.changes.has_changed().is_ok_and(|changed| !changed)
+    }
+
+    /// Waits until it is replaced.
+    pub(super) async fn replaced(&mut self) {
+        let _ = self.changes.changed().await;
+    }
+}
+
+/// What sentinels say.
+struct Said {
+    address: Address,
+    /// Whether most of them do.
+    by_most: bool,
+    /// When they were asked.
+    asked: Instant,
+}
+
 struct Follower {
     name: String,
     sentinels: Vec<Address>,
-    connections: HashMap<Address, MultiplexedConnection>,
+    connections: HashMap<Address, Connection>,
     /// Of the configuration that was believed last.
     epoch: u64,
     dial: Dial,
@@ -113,7 +160,12 @@ struct Follower {
 }
 
 impl Follower {
-    async fn follow(mut self, node: watch::Sender<Arc<Node>>, doubt: Arc<Notify>) {
+    async fn follow(
+        mut self,
+        node: watch::Sender<Arc<Node>>,
+        naming: watch::Sender<Instant>,
+        doubt: Arc<Notify>,
+    ) {
         loop {
             let is_up = node.borrow().is_up();
             tokio::select! {
@@ -121,8 +173,13 @@ impl Follower {
                 () = doubt.notified() => {}
             }
             let address = match self.ask().await {
-                Ok(address) if address == *node.borrow().address() => continue,
-                Ok(address) => address,
+                Ok(said) if said.address == *node.borrow().address() => {
+                    if said.by_most {
+                        naming.send_replace(said.asked);
+                    }
+                    continue;
+                }
+                Ok(said) => said.address,
                 Err(error) => {
                     tracing::debug!(name = self.name, %error, "no sentinel names the primary");
                     continue;
@@ -159,7 +216,7 @@ impl Follower {
     async fn open(&self, address: &Address) -> RedisResult<Node> {
         let target = self.dial.server(address)?;
         let node = Node::open(target.clone(), self.limits, &self.listeners).await?;
-        let mut connection = target.connect(AsyncConnectionConfig::new()).await?;
+        let mut connection = target.connect().await?;
         let role = redis::cmd("ROLE");
         let role: Value = target.in_time(role.query_async(&mut connection)).await?;
         match role {
@@ -169,49 +226,51 @@ impl Follower {
     }
 
     /// What the sentinels say, believed if it is not older than what was believed before.
-    async fn ask(&mut self) -> RedisResult<Address> {
+    async fn ask(&mut self) -> RedisResult<Said> {
+        let (asked, most) = (Instant::now(), self.sentinels.len() / 2 + 1);
         let mut answers = JoinSet::new();
         for sentinel in self.sentinels.clone() {
             let connection = self.connections.remove(&sentinel);
             let (dial, name) = (self.dial.clone(), self.name.clone());
+            // One that speaks no TLS waits for more, and says nothing.
+            let what = if dial.is_encrypted() { "answered in TLS" } else { "answered" };
             answers.spawn(async move {
                 let asked = ask(&dial, &sentinel, connection, &name);
                 let answer = timeout(ANSWERED, asked).await;
-                (sentinel, answer.unwrap_or_else(|_| Err(timed_out("answered", ANSWERED))))
+                (sentinel, answer.unwrap_or_else(|_| Err(timed_out(what, ANSWERED))))
             });
         }
-        let mut best = Err(io_error("there is no sentinel".to_owned()));
+        let mut best: RedisResult<(Address, usize)> =
+            Err(io_error("there is no sentinel".to_owned()));
         while let Some(answer) = answers.join_next().await {
             let Ok((sentinel, answer)) = answer else { continue };
             match answer {
                 Ok((connection, epoch, address)) => {
                     self.connections.insert(sentinel, connection);
                     if epoch >= self.epoch {
+                        let times = match &best {
+                            Ok((named, times)) if epoch == self.epoch && *named == address => {
+                                *times
+                            }
+                            _ => 0,
+                        };
                         self.epoch = epoch;
-                        best = Ok(address);
+                        best = Ok((address, times + 1));
                     }
                 }
-                Err(error) if best.is_err() => {
+                // What one says tells more than the silence of another.
+                Err(error) if best.as_ref().is_err_and(RedisError::is_io_error) => {
                     let detail = format!("{sentinel}: {error}");
                     best = Err(RedisError::from((error.kind(), "no answer of a sentinel", detail)));
                 }
                 Err(_) => {}
             }
         }
-        best
+        best.map(|(address, times)| Said { address, by_most: times >= most, asked })
     }
 }
 
-fn is_read_only(answer: &RedisResult<Value>) -> bool {
-    let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
-    match answer {
-        Err(error) => error.kind() == read_only,
-        Ok(Value::ServerError(error)) => error.kind() == Some(ServerErrorKind::ReadOnly),
-        Ok(_) => false,
-    }
-}
-
-fn moved() -> RedisError {
+pub(super) fn moved() -> RedisError {
     std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "the primary moved meanwhile").into()
 }
 
@@ -223,17 +282,21 @@ fn is_primary(role: &Value) -> bool {
 async fn ask(
     dial: &Dial,
     sentinel: &Address,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Connection>,
     name: &str,
-) -> RedisResult<(MultiplexedConnection, u64, Address)> {
+) -> RedisResult<(Connection, u64, Address)> {
     let mut connection = match connection {
         Some(connection) => connection,
-        None => dial.sentinel(sentinel)?.connect(AsyncConnectionConfig::new()).await?,
+        None => dial.sentinel(sentinel)?.connect().await?,
     };
     let mut cmd = redis::cmd("SENTINEL");
     cmd.arg("MASTER").arg(name);
     let said: HashMap<String, String> = cmd.query_async(&mut connection).await?;
     let field = |name: &str| said.get(name).map(String::as_str).unwrap_or_default();
+    // It names the one of before until all replicas follow the next, under the epoch of the next.
+    if field("flags").split(',').any(|flag| flag == "failover_in_progress") {
+        return Err(io_error("it is about to replace the primary".to_owned()));
+    }
     let address = field("port")
         .parse()
         .ok()

@@ -3,17 +3,22 @@
 //! One connection is told of every change to a key with a prefix, whoever reads it (`BCAST`). A PING on the same connection
 //! proves that nothing was missed: its answer comes after whatever the server told before, and a change that was
 //! made before the PING was sent was told before it was read.
+//!
+//! Behind sentinels that counts only if the connection is one to the primary: another may have replaced it, and it still
+//! answers those who are cut off with it. So most of the sentinels are asked as often as it is.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
-use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError, RedisResult, Value};
+use redis::aio::{AsyncPushSender, SendError};
+use redis::{PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::Connections;
+use super::connection::Connection;
+use super::sentinel::{Incumbent, moved};
 use crate::matchable::{Watch, Watcher};
 
 /// Tells a watcher of keys with a prefix for as long as what is returned lives: `changed` with what follows the prefix.
@@ -39,10 +44,15 @@ struct Tracker {
     confirm_every: Duration,
 }
 
+impl Drop for Tracker {
+    /// However this ends, even before it began, nobody tells of changes then.
+    fn drop(&mut self) {
+        self.watcher.interrupted();
+    }
+}
+
 impl Tracker {
     async fn run(self, first: Tracked) {
-        // However this ends, nobody tells of changes then.
-        let _blind = Blind(Arc::clone(&self.watcher));
         let mut connection = Some(first);
         let mut delays = delays();
         loop {
@@ -66,42 +76,65 @@ impl Tracker {
         let lost = Arc::new(Notify::new());
         let (prefix, watcher) = (self.prefix, Arc::clone(&self.watcher));
         let told = Told { prefix, watcher, lost: Arc::clone(&lost) };
-        let config = AsyncConnectionConfig::new().set_push_sender(told);
-        let connection = self.connections.another(config).await?;
+        let connection = self.connections.another(told).await?;
         Some(match connection {
-            Ok(connection) => self.track(connection, lost).await,
+            Ok((mut connection, incumbent)) => {
+                let tracked = self.track(&mut connection).await;
+                tracked.map(|()| Tracked { connection, lost, incumbent })
+            }
             Err(error) => Err(error),
         })
     }
 
-    async fn track(
-        &self,
-        mut connection: MultiplexedConnection,
-        lost: Arc<Notify>,
-    ) -> RedisResult<Tracked> {
+    async fn track(&self, connection: &mut Connection) -> RedisResult<()> {
         let mut tracking = redis::cmd("CLIENT");
         tracking.arg(&["TRACKING", "ON", "BCAST", "PREFIX", self.prefix]);
-        self.connections.within(tracking.exec_async(&mut connection)).await?;
+        self.connections.within(tracking.exec_async(connection)).await?;
         // What was looked up before may have changed since.
         self.watcher.interrupted();
-        Ok(Tracked { connection, lost })
+        Ok(())
     }
 
     /// Confirms from time to time, until that fails.
-    async fn follow(&self, Tracked { mut connection, lost }: Tracked) -> RedisError {
+    async fn follow(&self, mut tracked: Tracked) -> RedisError {
         loop {
-            let sent = Instant::now();
-            if let Err(error) =
-                self.connections.within(redis::cmd("PING").exec_async(&mut connection)).await
-            {
-                return error;
+            let (sent, ping) = (Instant::now(), redis::cmd("PING"));
+            let Tracked { connection, incumbent, .. } = &mut tracked;
+            let answered = self.connections.within(ping.exec_async(connection));
+            let is_primary = async { Ok(self.is_primary(incumbent).await) };
+            match tokio::try_join!(answered, is_primary) {
+                Ok(((), Ok(true))) => self.watcher.confirmed(sent),
+                Ok(((), Ok(false))) => return moved(),
+                // They may be away and nothing be lost.
+                Ok(((), Err(error))) => {
+                    tracing::debug!(%error, "too few sentinels name the primary");
+                }
+                Err(error) => return error,
             }
-            self.watcher.confirmed(sent);
             tokio::select! {
                 () = tokio::time::sleep(self.confirm_every) => {}
-                () = lost.notified() => {}
+                () = tracked.lost.notified() => {}
+                () = replaced(&mut tracked.incumbent) => return moved(),
             }
         }
+    }
+
+    /// Whether the connection is one to where the keys are.
+    async fn is_primary(&self, incumbent: &mut Option<Incumbent>) -> RedisResult<bool> {
+        match incumbent {
+            Some(incumbent) => {
+                self.connections.within(async { Ok(incumbent.is_named_again().await) }).await
+            }
+            None => Ok(true),
+        }
+    }
+}
+
+/// Waits until the keys are elsewhere.
+async fn replaced(incumbent: &mut Option<Incumbent>) {
+    match incumbent {
+        Some(incumbent) => incumbent.replaced().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -119,18 +152,11 @@ fn delays() -> impl Iterator<Item = Duration> {
 
 /// A connection that changes are told on.
 struct Tracked {
-    connection: MultiplexedConnection,
+    connection: Connection,
     /// The connection noticed that it is lost.
     lost: Arc<Notify>,
-}
-
-/// Lets a watcher know that it is told nothing any more.
-struct Blind(Arc<Watcher>);
-
-impl Drop for Blind {
-    fn drop(&mut self) {
-        self.0.interrupted();
-    }
+    /// Who is at the other end, if that may be replaced.
+    incumbent: Option<Incumbent>,
 }
 
 /// Passes on what the server tells.

@@ -218,6 +218,37 @@ async fn a_lost_shard_fails_fast_and_alone() {
     }
 }
 
+/// The cluster itself is well, so nobody takes over.
+#[tokio::test]
+async fn a_client_parted_from_one_shard_uses_the_others() {
+    let cluster = Cluster::start_as(&Options { is_proxied: true, ..Options::new(3, 0) }).await;
+    let users = user_of_each(&cluster).await;
+    let [(parted, owner), others @ ..] = &users[..] else { unreachable!() };
+    parted.claimed("1").await.0.granted().unwrap();
+    cluster.proxy(*owner).hold();
+    let unanswered = parted.claim("2");
+    let answered = async {
+        for _ in 0..20 {
+            for (user, _) in others {
+                user.claimed("1").await.0.granted().unwrap();
+            }
+        }
+    };
+    assert!(tokio::join!(unanswered, answered).0.unwrap_err().is_retryable());
+    until("calls fail at once", async || {
+        let start = Instant::now();
+        assert!(parted.claim("2").await.unwrap_err().is_retryable());
+        (start.elapsed() < Duration::from_millis(20)).then_some(())
+    })
+    .await;
+    for (user, _) in others {
+        user.claimed("2").await.0.granted().unwrap();
+    }
+    cluster.proxy(*owner).pass();
+    parted.claimed("2").await.0.granted().unwrap();
+    assert_eq!(parted.in_use().await, 2);
+}
+
 /// The notice comes on the channel of the pool's own slot, also after that moved.
 #[tokio::test]
 async fn waiting_claims_are_told_on_sharded_channels() {

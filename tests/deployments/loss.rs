@@ -322,6 +322,13 @@ async fn a_pool_that_is_gone_learns_when_it_is_made_again() {
     pool.change_quota(QuotaChange::Restore(quota(2))).await;
     assert_eq!(pool.usage().await.learning, None);
 
+    // For as long as was registered, whoever says so.
+    flush();
+    pool.change_quota(QuotaChange::Register(quota(2))).await;
+    let ignorant = learning(&moved.server, ", learningPeriod: 0s").open().await.unwrap();
+    pool.through(ignorant).change_quota(QuotaChange::Restore(quota(2))).await;
+    assert_eq!(pool.usage().await.learning, Some(PERIOD));
+
     // Nothing of the kind when an operator makes it.
     flush();
     pool.change_quota(QuotaChange::Create(quota(2))).await;
@@ -418,6 +425,42 @@ async fn without_the_permission_to_ask_nothing_is_told() {
     let pool = f.pool(1).await;
     claimed(&pool, "p/d/e", one("1")).await.granted().unwrap();
     assert!(!raw.hexists::<_, _, bool>(pool.key_of("usage"), "server").unwrap());
+}
+
+/// Its first server died before anybody used it there, as far as the next one knows.
+#[tokio::test]
+async fn a_pool_without_a_server_gives_no_number_twice() {
+    let moved = Moved::start().await;
+    let pool = moved.f.pool(2).await;
+    let old = moved.saved();
+    moved.clock.advance(Duration::from_secs(1));
+    let forgotten = fence(&claimed(&pool, "p/d/e", one("forgotten")).await);
+    moved.clock.advance(Duration::from_secs(1));
+    let mut raw = moved.server.raw();
+    old.take_over(&mut raw);
+    assert!(raw.hdel::<_, _, bool>(pool.key_of("usage"), "server").unwrap());
+    assert!(fence(&claimed(&pool, "p/d/e", one("new")).await) > forgotten);
+}
+
+/// Who it is, it says when the script is over: not to know it would last as long as the connection.
+#[tokio::test]
+async fn a_busy_server_is_asked_again_who_it_is() {
+    let server = Arc::new(Server::start());
+    let mut raw = server.raw();
+    redis::cmd("CONFIG").arg(&["SET", "lua-time-limit", "1"]).exec(&mut raw).unwrap();
+    let mut other = server.raw();
+    let busy = std::thread::spawn(move || {
+        redis::cmd("EVAL").arg("while true do end").arg(0).exec(&mut other).unwrap_err()
+    });
+    until("the server is busy", async || {
+        redis::cmd("PING").exec(&mut raw).is_err_and(|e| e.code() == Some("BUSY")).then_some(())
+    })
+    .await;
+    let opened = learning(&server, "").open().await;
+    redis::cmd("SCRIPT").arg("KILL").exec(&mut raw).unwrap();
+    busy.join().unwrap();
+    let error = opened.expect_err("it does not say who it is");
+    assert!(error.is_retryable(), "{error}");
 }
 
 /// Units can be released where there is no memory left, also on a new connection.
@@ -589,6 +632,75 @@ async fn eight_holders_survive_a_restart_that_keeps_nothing() {
     survives_without_data(async || server.restart(), &config).await;
 }
 
+/// One key after the other, each alone: as a server throws keys away whose memory is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_holders_survive_the_loss_of_any_key() {
+    let server = Server::start();
+    let config = learning(&server, ", learningPeriod: 1500ms");
+    let (owner, backend) = process(&config).await;
+    let (other, _) = process(&config).await;
+    let mut held = holders(&owner, 0..QUOTA, LEASE).await;
+    let newcomers = Newcomers::start(&other, 20, LEASE);
+    let pool = format!("redisresourcemanager:{}", hive());
+    let others = ["usage", "grants", "leases", "tickets", "queue", "lines", "turns"];
+    let keys: Vec<_> = others.iter().map(|key| format!("{{{pool}}}:{key}")).collect();
+    for key in [pool].iter().chain(&keys) {
+        let lost = async || server.raw().del::<_, bool>(key).unwrap().then_some(());
+        until("it is there and lost", lost).await;
+        judge(&held, &newcomers, LEASE).await;
+        assert!(held.iter().all(|held| !held.is_lost()), "{key}");
+        backend.repair(&hive()).await.unwrap();
+        assert_eq!(backend.usage(&hive()).await.unwrap().in_use, QUOTA as u64, "{key}");
+    }
+    judge(&held, &newcomers, LEASE).await;
+    assert_eq!(newcomers.got(), 0);
+    for allocation in held.drain(..3) {
+        allocation.release().await.unwrap();
+    }
+    until("newcomers have what was given back", async || (newcomers.got() == 3).then_some(()))
+        .await;
+    newcomers.end().await;
+    assert!(backend.check(&hive()).await.unwrap().is_clean());
+}
+
+/// Several keys may go at once, and again and again. Then holders may lose what they have, and know it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_granted_on_top_where_a_server_throws_keys_away() {
+    let server = Server::start_with(&["--maxmemory-policy", "allkeys-random"]);
+    let config = learning(&server, ", learningPeriod: 1500ms");
+    let (owner, backend) = process(&config).await;
+    let (other, _) = process(&config).await;
+    let held = holders(&owner, 0..QUOTA, LEASE).await;
+    let newcomers = Newcomers::start(&other, 20, LEASE);
+    let fill = |server: &mut redis::Connection, key: u32| {
+        server.set::<_, _, ()>(format!("filler-{key}"), "x".repeat(100_000)).unwrap();
+    };
+    let stat = |section: &str, field: &str| -> u64 {
+        let said: redis::InfoDict =
+            redis::cmd("INFO").arg(section).query(&mut server.raw()).unwrap();
+        said.get(field).unwrap()
+    };
+    let mut raw = server.raw();
+    let room = (stat("memory", "used_memory") + 3_000_000).to_string();
+    redis::cmd("CONFIG").arg(&["SET", "maxmemory", &room]).exec(&mut raw).unwrap();
+    let mut next = 0;
+    // Some thirty are there at a time, so each key of the pool goes several times.
+    while stat("stats", "evicted_keys") < 300 {
+        for _ in 0..10 {
+            fill(&mut raw, next);
+            next += 1;
+        }
+        judge(&held, &newcomers, Duration::from_millis(50)).await;
+    }
+    redis::cmd("CONFIG").arg(&["SET", "maxmemory", "0"]).exec(&mut raw).unwrap();
+    judge(&held, &newcomers, 2 * LEASE).await;
+    newcomers.end().await;
+    backend.repair(&hive()).await.unwrap();
+    assert!(backend.check(&hive()).await.unwrap().is_clean());
+    let certain = held.iter().filter(|held| !held.is_lost()).count() as u64;
+    assert!(backend.usage(&hive()).await.unwrap().in_use >= certain);
+}
+
 /// Nobody who comes first knows that there was a pool.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_holders_survive_a_flush_where_new_processes_come_first() {
@@ -628,6 +740,31 @@ async fn a_holder_comes_back_when_the_one_before_it_is_over() {
     })
     .await;
     assert_eq!(backend.usage(&hive()).await.unwrap().in_use, 1);
+}
+
+/// Who only uses a pool cannot make it again, and comes back when somebody has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_of_somebody_elses_pool_comes_back_too() {
+    let server = Server::start();
+    let config = learning(&server, ", learningPeriod: 12s");
+    let (_, backend) = process(&config).await;
+    let user =
+        Manager::attach(config.open().await.unwrap(), [hive()], Holder::new("user").unwrap());
+    let held = acquire(&user, leased("held", 8 * LEASE)).await;
+    let number = held.fencing_number();
+    let mut raw = server.raw();
+    redis::cmd("FLUSHALL").exec(&mut raw).unwrap();
+    let calls = |raw: &mut redis::Connection| commands(raw)["evalsha"];
+    let before = calls(&mut raw);
+    // A renewal, a look at the pool, and a claim that finds none.
+    until("it is missed", async || (calls(&mut raw) >= before + 3).then_some(())).await;
+    assert!(!held.is_lost());
+    backend.change_quota(&hive(), QuotaChange::Restore(quota(8))).await.unwrap();
+    until("it has come back", async || {
+        assert!(!held.is_lost());
+        (held.fencing_number() > number).then_some(())
+    })
+    .await;
 }
 
 /// Nobody else calls: the waiting claim's own ticket is looked after when learning is over.

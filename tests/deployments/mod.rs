@@ -1,8 +1,10 @@
 //! Servers as they are really run: behind sentinels, in clusters, over TLS, with users.
 
 mod acl;
+mod address;
 mod cluster;
 mod loss;
+mod partitions;
 mod secrets;
 mod sentinels;
 mod tls;
@@ -50,7 +52,11 @@ struct User {
 
 impl User {
     async fn new(keys: &str, name: &str) -> Self {
-        let backend = open(keys).await;
+        Self::with(&configuration(keys), name).await
+    }
+
+    async fn with(config: &Config, name: &str) -> Self {
+        let backend = config.open().await.unwrap();
         let registrar = Registrar::new(Arc::clone(&backend));
         let namespace = ResourceNamespace::new(name).unwrap();
         let plugin = registrar.for_plugin(PluginId::new("hive").unwrap());

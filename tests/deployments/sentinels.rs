@@ -3,16 +3,28 @@
 use std::time::Duration;
 
 use redis::Commands as _;
+use tokenpool::Holder;
+use tokenpool::matchable::{
+    AnsweredBy, AttributePath, Attributes, AttributesOf, CacheConfig, ExecutionClusterLabel,
+    Expected,
+};
 
-use super::{QUOTA, User, list, open};
+use super::{QUOTA, User, configuration, list, open};
 use crate::conformance;
+use crate::support::fake::{Answer, Fake};
 use crate::support::fence;
+use crate::support::proxy::Proxy;
 use crate::support::sentinels::{Options, Sentinels};
-use crate::support::server::Login;
+use crate::support::server::{Login, Server};
 use crate::support::until;
 
 fn keys(sentinels: &Sentinels) -> String {
-    format!("hostPaths: {}, primaryName: {}", list(&sentinels.host_paths()), sentinels.name())
+    keys_at(sentinels, &sentinels.host_paths())
+}
+
+/// The same where the sentinels have other addresses.
+fn keys_at(sentinels: &Sentinels, addresses: &[String]) -> String {
+    format!("hostPaths: {}, primaryName: {}", list(addresses), sentinels.name())
 }
 
 #[tokio::test]
@@ -108,7 +120,7 @@ async fn servers_and_sentinels_have_passwords_of_their_own() {
         // Without either there is an error that names neither.
         for wrong in ["of-servers", "of-sentinels"] {
             let keys = keys.replace(wrong, "wrong");
-            let error = super::configuration(&keys).open().await.unwrap_err();
+            let error = configuration(&keys).open().await.unwrap_err();
             let text = format!("{error}: {error:?}");
             assert!(text.contains("authentication failed") || text.contains("WRONGPASS"), "{text}");
             assert!(!text.contains("of-se"), "{text}");
@@ -119,8 +131,13 @@ async fn servers_and_sentinels_have_passwords_of_their_own() {
 #[tokio::test]
 async fn sentinels_that_know_no_such_primary_are_an_error() {
     let sentinels = Sentinels::start(&Options::default()).await;
-    let keys = keys(&sentinels).replace(sentinels.name(), "nobody");
-    let error = super::configuration(&keys).open().await.unwrap_err();
+    // What they say tells more than that one of them says nothing.
+    let silent = Proxy::before(sentinels.host_paths()[0].clone());
+    silent.hold();
+    let mut hosts = sentinels.host_paths();
+    hosts.push(silent.address());
+    let keys = format!("hostPaths: {}, primaryName: nobody", list(&hosts));
+    let error = configuration(&keys).open().await.unwrap_err();
     let text = format!("{error}: {error:?}");
     assert!(text.contains("No such master"), "{text}");
 }
@@ -146,4 +163,158 @@ async fn what_replicas_acknowledged_outlives_the_primary() {
     assert!(fence(&third) > second);
     let held: usize = sentinels.raw(&new).scard(user.key()).unwrap();
     assert_eq!(held, 3);
+}
+
+/// A client whose way to each sentinel can be cut, and nothing else.
+fn parted(sentinels: &Sentinels) -> (Vec<Proxy>, String) {
+    let proxies: Vec<_> = sentinels.host_paths().into_iter().map(Proxy::before).collect();
+    let addresses: Vec<_> = proxies.iter().map(Proxy::address).collect();
+    (proxies, keys_at(sentinels, &addresses))
+}
+
+#[tokio::test]
+async fn a_client_parted_from_all_sentinels_goes_on() {
+    let sentinels = Sentinels::start(&Options::default()).await;
+    let (proxies, keys) = parted(&sentinels);
+    let user = User::new(&keys, "parted").await;
+    proxies.iter().for_each(Proxy::hold);
+    // Until they have been asked in vain.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for name in ["1", "2", "3"] {
+        user.claimed(name).await.0.granted().unwrap();
+    }
+    // Nobody is left to follow, until they are back.
+    let old = sentinels.failover().await;
+    proxies.iter().for_each(Proxy::pass);
+    assert!(user.claimed("4").await.0.granted().is_none());
+    assert_eq!(sentinels.primary().await, old);
+}
+
+/// A sentinel that says this and nothing else.
+async fn saying(primary: &Server, flags: &str) -> Fake {
+    let port = primary.port.unwrap().to_string();
+    let fields = ["ip", "127.0.0.1", "port", &port, "flags", flags, "config-epoch", "7"];
+    let words: String = fields.map(|word| format!("${}\r\n{word}\r\n", word.len())).concat();
+    Fake::answering("SENTINEL", 1, Answer::text(&format!("*{}\r\n{words}", fields.len()))).await
+}
+
+/// Whoever replaces a primary goes on to name it until all replicas follow the next, and with the epoch of that.
+#[tokio::test]
+async fn a_sentinel_that_replaces_the_primary_is_not_believed() {
+    let (before, next) = (Server::start_on_tcp(&[]), Server::start_on_tcp(&[]));
+    let one = saying(&next, "master").await;
+    let replaces = saying(&before, "master,failover_in_progress").await;
+    let addresses = list(&[one.address(), replaces.address()]);
+    let user = User::new(&format!("hostPaths: {addresses}, primaryName: main"), "said").await;
+    let asked = until("they were asked often", async || {
+        user.claimed("1").await.0.granted().unwrap();
+        Some(replaces.count("SENTINEL")).filter(|asked| *asked > 6)
+    });
+    asked.await;
+    assert!(!before.raw().exists::<_, bool>(user.key()).unwrap());
+}
+
+/// Attributes of one kind, looked up at one path.
+struct LookUps(AttributesOf<ExecutionClusterLabel>);
+
+fn path() -> AttributePath {
+    AttributePath::new("p", "d", "", "").unwrap()
+}
+
+impl LookUps {
+    async fn new(keys: &str, max_staleness: Duration) -> Self {
+        let store = configuration(keys).open_attributes().await.unwrap();
+        let config = CacheConfig::new(max_staleness).unwrap();
+        let holder = Holder::new("test").unwrap();
+        Self(Attributes::cached(store, holder, config).await.unwrap().of())
+    }
+
+    async fn set(&self, value: &str) {
+        let label = ExecutionClusterLabel { value: value.to_owned() };
+        until("a value is written", async || {
+            self.0.replace(&path(), label.clone(), Expected::Any).await.ok()
+        })
+        .await;
+    }
+
+    async fn find(&self) -> Option<(String, AnsweredBy)> {
+        let found = self.0.get_resource(&path()).await.ok()?;
+        Some((found.value.value.clone(), found.answered_by))
+    }
+
+    async fn until_found(&self, value: &str) {
+        until(&format!("{value} is found"), async || (self.find().await?.0 == value).then_some(()))
+            .await;
+    }
+
+    /// Whether memory is sure: it answers when the last question is older than the staleness.
+    async fn is_sure(&self) -> Option<bool> {
+        self.find().await?;
+        tokio::time::sleep(STALENESS + Duration::from_millis(100)).await;
+        Some(self.find().await?.1 == AnsweredBy::Cache)
+    }
+
+    async fn until_sure(&self) {
+        until("memory is sure", async || self.is_sure().await?.then_some(())).await;
+    }
+
+    /// For a while: on a busy machine it may be unsure for a moment.
+    async fn until_unsure(&self) {
+        until("memory is not sure", async || {
+            for _ in 0..4 {
+                (!self.is_sure().await?).then_some(())?;
+            }
+            Some(())
+        })
+        .await;
+    }
+}
+
+/// Time for a few questions to sentinels on a busy machine.
+const STALENESS: Duration = Duration::from_secs(1);
+
+/// The one of before answers as ever, and hears of nothing.
+#[tokio::test]
+async fn changes_are_told_by_the_primary_that_sentinels_name() {
+    let sentinels = Sentinels::start(&Options::default()).await;
+    // Longer than any test: only what is told counts.
+    let reader = LookUps::new(&keys(&sentinels), Duration::from_secs(3600)).await;
+    let writer = LookUps::new(&keys(&sentinels), STALENESS).await;
+    writer.set("before").await;
+    reader.until_found("before").await;
+    let old = sentinels.depose_primary().await;
+    sentinels.until_primary_is_not(&old).await;
+    let new = LookUps::new(&keys(&sentinels), STALENESS).await;
+    new.set("after").await;
+    reader.until_found("after").await;
+    new.set("later").await;
+    reader.until_found("later").await;
+}
+
+/// Whoever is cut off together with a primary that was replaced cannot know, so nothing is sure that most of the sentinels
+/// do not say.
+#[tokio::test]
+async fn memory_answers_only_for_a_primary_that_most_sentinels_name() {
+    let sentinels = Sentinels::start(&Options::default()).await;
+    let (proxies, through) = parted(&sentinels);
+    let reader = LookUps::new(&through, STALENESS).await;
+    let writer = LookUps::new(&keys(&sentinels), STALENESS).await;
+    writer.set("before").await;
+    reader.until_sure().await;
+    proxies[0].refuse().await;
+    reader.until_sure().await;
+    proxies[1].refuse().await;
+    reader.until_unsure().await;
+    proxies[1].pass();
+    reader.until_sure().await;
+    proxies.iter().for_each(Proxy::hold);
+    let old = sentinels.depose_primary().await;
+    sentinels.until_primary_is_not(&old).await;
+    LookUps::new(&keys(&sentinels), STALENESS).await.set("after").await;
+    // It is asked, and says what it has.
+    reader.until_unsure().await;
+    assert_eq!(reader.find().await.unwrap().0, "before");
+    proxies.iter().for_each(Proxy::pass);
+    reader.until_found("after").await;
+    reader.until_sure().await;
 }

@@ -133,6 +133,9 @@ async fn plaintext_and_tls_do_not_meet() {
     let plain = Server::start_on_tcp(&[]);
     let text = refusal(&keys(&plain, &tls.authority())).await;
     assert!(text.contains("does the server speak TLS?"), "{text}");
+    let sentinel = format!("{}, primaryName: main", keys(&plain, &tls.authority()));
+    let text = refusal(&sentinel).await;
+    assert!(text.contains("not answered in TLS"), "{text}");
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! Servers that are none, or not any more: whatever they answer is an error in time, and nobody's else.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokenpool::{Backend, Error, QuotaChange, Result};
 
 use super::configuration;
 use crate::support::fake::{Answer, Fake, Heard};
-use crate::support::quota;
+use crate::support::{quota, until};
 
 /// What the server says to the `EVALSHA` of a claim, and to a list of pools.
 async fn asked(answer: Answer) -> (Error, Error) {
@@ -19,7 +20,7 @@ async fn asked(answer: Answer) -> (Error, Error) {
     let claimed = claim(&*backend).await.unwrap_err();
     let listed = backend.pools().await.unwrap_err();
     // Two command time-outs, and what a busy machine adds.
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     (claimed, listed)
 }
 
@@ -71,6 +72,77 @@ async fn what_breaks_off_or_never_ends_is_no_answer() {
             assert!(error.is_retryable(), "{answer:?}: {error:?}");
         }
     }
+}
+
+/// What is read for one answer, and what is on its way then: buffers of the system, of a few MiB.
+const MOST: usize = 64 << 20;
+
+async fn patient(fake: &Fake) -> Arc<dyn Backend> {
+    let mut config = configuration(&format!("hostPath: \"{}\"", fake.address()));
+    // Far more than it takes to send so much.
+    config.redis.command_timeout = Duration::from_secs(60);
+    config.redis.total_timeout = Duration::from_secs(60);
+    config.open().await.unwrap()
+}
+
+/// However long an answer to a claim may take, no memory is filled with it.
+#[tokio::test]
+async fn what_never_ends_is_cut_off_by_its_size() {
+    for head in ["$999999999999\r\n", "+", ">3\r\n+message\r\n+x\r\n$999999999999\r\n"] {
+        let answer = Answer::Endless(head.as_bytes().to_vec(), vec![b'x'; 1 << 16]);
+        let fake = Fake::start(move |heard: &Heard<'_>| {
+            (heard.command == "EVALSHA").then(|| answer.clone())
+        });
+        let fake = fake.await;
+        let backend = patient(&fake).await;
+        let error = claim(&*backend).await.unwrap_err();
+        assert!(error.is_retryable(), "{error:?}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("a reply of more than 32 MiB"), "{cause}");
+        assert!(fake.most() < MOST, "{}", fake.most());
+    }
+}
+
+/// A new connection asks for two sections.
+fn is_last_of_greeting(heard: &Heard<'_>) -> bool {
+    heard.command == "INFO" && heard.time == 2
+}
+
+/// Nor where nobody asks.
+#[tokio::test]
+async fn what_comes_unasked_and_never_ends_is_cut_off_too() {
+    let fake = Fake::start(|heard: &Heard<'_>| {
+        let head = b"-ERR unknown command\r\n$999999999999\r\n".to_vec();
+        is_last_of_greeting(heard).then(|| Answer::Endless(head, vec![b'x'; 1 << 16]))
+    });
+    let fake = fake.await;
+    let _backend = patient(&fake).await;
+    until("another connection is made", async || (fake.count("") > 1).then_some(())).await;
+    assert!(fake.most() < MOST, "{}", fake.most());
+}
+
+/// What counts is what is not whole.
+#[tokio::test]
+async fn much_may_come_as_long_as_it_ends() {
+    let word = format!("${}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
+    let answer = Answer::text(&word);
+    let fake = Fake::answering("EVALSHA", 1, answer).await;
+    let backend = patient(&fake).await;
+    for _ in 0..MOST >> 20 {
+        let error = claim(&*backend).await.unwrap_err();
+        assert!(matches!(error, Error::Protocol { .. }), "{error:?}");
+    }
+    assert_eq!((fake.count("EVALSHA"), fake.count("")), (MOST >> 20, 1));
+
+    let notice = format!(">3\r\n+message\r\n+x\r\n{word}").into_bytes();
+    let fake = Fake::start(move |heard: &Heard<'_>| {
+        let head = b"-ERR unknown command\r\n".to_vec();
+        is_last_of_greeting(heard).then(|| Answer::Endless(head, notice.clone()))
+    });
+    let fake = fake.await;
+    let _backend = patient(&fake).await;
+    until("many notices came", async || (fake.most() > MOST).then_some(())).await;
+    assert_eq!(fake.count(""), 1);
 }
 
 /// The connection is given up with what may still come on it.

@@ -94,7 +94,7 @@ async fn a_look_up_is_one_command_and_a_write_costs_what_its_script_says() {
     set(&all, "p", 2).await;
     let mut calls = commands(&mut raw);
     // The list of kinds, on a connection that is checked out.
-    for own in ["sadd", "ping", "unwatch"] {
+    for own in ["sadd", "ping"] {
         calls.remove(own);
     }
     assert_eq!(calls.remove("evalsha"), Some(1));
@@ -223,4 +223,32 @@ async fn somebody_elses_data_under_a_key_is_named_and_left_alone() {
     assert_eq!(error.to_string(), text);
     let error = f.of().update(&at("p"), priority(1), Expected::Any).await.unwrap_err();
     assert_eq!(error.to_string(), text);
+}
+
+#[tokio::test]
+async fn a_server_without_memory_changes_no_attributes() {
+    let f = redis().await;
+    let all = f.of::<WorkflowPriority>();
+    set(&all, "p:d", 1).await;
+    let before = everything(&mut f.raw());
+    redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec(&mut f.raw()).unwrap();
+    for path in ["p:d", "p:new"] {
+        let error = all.update(&at(path), priority(2), Expected::Any).await.unwrap_err();
+        assert!(matches!(error, Error::Server { .. }), "{error:?}");
+        assert_eq!(everything(&mut f.raw()), before, "{path}");
+    }
+    assert!(all.delete(&at("p:d"), Expected::Any).await.unwrap());
+}
+
+/// A server that throws keys away takes rules with them, and nobody is told: what was set reads as nothing.
+#[tokio::test]
+async fn attributes_that_were_lost_read_as_none_and_versions_go_on() {
+    let f = redis().await;
+    let all = f.of::<WorkflowPriority>();
+    set(&all, "p:d", 1).await;
+    set(&all, "p:d", 2).await;
+    assert_eq!(f.raw().del::<_, u32>(RECORDS).unwrap(), 1);
+    let error = all.get_exact(&at("p:d")).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound, "{error}");
+    assert_eq!(set(&all, "p:d", 3).await, 3);
 }

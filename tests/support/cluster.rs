@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use redis::FromRedisValue;
 
+use super::proxy::Proxy;
 use super::server::{Login, Port, Server, Setup, Wire};
 use super::until;
 
@@ -26,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) tls: Option<Vec<String>>,
     /// Further lines for all configurations.
     pub(crate) configuration: Vec<String>,
+    /// Whether clients reach each node through a proxy of its own.
+    pub(crate) is_proxied: bool,
 }
 
 impl Options {
@@ -37,10 +40,11 @@ impl Options {
             login: None,
             tls: None,
             configuration: Vec::new(),
+            is_proxied: false,
         }
     }
 
-    fn node(&self) -> Server {
+    fn node(&self) -> (Server, Option<Proxy>) {
         let mut configuration = vec![
             "cluster-enabled yes".to_owned(),
             format!("cluster-node-timeout {}", self.node_timeout.as_millis()),
@@ -53,8 +57,16 @@ impl Options {
         configuration.extend(self.tls.iter().flatten().cloned());
         configuration.extend(self.configuration.iter().cloned());
         let wire = if self.tls.is_some() { Wire::Tls } else { Wire::Plain };
-        let (port, login) = (Some(Port::take()), self.login);
-        Server::start_as(Setup { configuration, port, wire, login, ..Setup::default() })
+        let port = Port::take();
+        let proxy = self.is_proxied.then(|| Proxy::before(port.address()));
+        if let Some(proxy) = &proxy {
+            // Only clients take that way; the nodes themselves have their own port for each other.
+            configuration.push(format!("cluster-announce-port {}", proxy.port()));
+            configuration.push(format!("cluster-announce-bus-port {}", port.number + 10_000));
+        }
+        let (port, login) = (Some(port), self.login);
+        let setup = Setup { configuration, port, wire, login, ..Setup::default() };
+        (Server::start_as(setup), proxy)
     }
 }
 
@@ -67,6 +79,8 @@ impl Options {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     nodes: Vec<Server>,
+    /// What stands before each, if that is asked for.
+    proxies: Vec<Proxy>,
     /// Their names in the cluster.
     ids: Vec<String>,
     login: Option<Login>,
@@ -98,8 +112,9 @@ impl Cluster {
     /// Starts a cluster in any other way.
     pub(crate) async fn start_as(options: &Options) -> Self {
         let (shards, count) = (options.shards, options.shards * (1 + options.replicas_per_shard));
-        let nodes: Vec<_> = (0..count).map(|_| options.node()).collect();
-        let mut cluster = Self { nodes, ids: Vec::new(), login: options.login };
+        let (nodes, proxies): (Vec<_>, Vec<_>) = (0..count).map(|_| options.node()).unzip();
+        let proxies = proxies.into_iter().flatten().collect();
+        let mut cluster = Self { nodes, proxies, ids: Vec::new(), login: options.login };
         cluster.ids =
             cluster.nodes().map(|node| cluster.tell(node, &["CLUSTER", "MYID"])).collect();
         for node in cluster.nodes() {
@@ -136,9 +151,17 @@ impl Cluster {
         0..self.nodes.len()
     }
 
-    /// Addresses of all nodes, in the same order.
+    /// Addresses of all nodes for clients, in the same order.
     pub(crate) fn host_paths(&self) -> Vec<String> {
-        self.nodes.iter().map(Server::address).collect()
+        match &*self.proxies {
+            [] => self.nodes.iter().map(Server::address).collect(),
+            proxies => proxies.iter().map(Proxy::address).collect(),
+        }
+    }
+
+    /// What stands between a node and its clients.
+    pub(crate) fn proxy(&self, node: usize) -> &Proxy {
+        self.proxies.get(node).expect("the cluster is proxied")
     }
 
     /// The node at an address, as an error names it.

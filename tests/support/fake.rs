@@ -1,10 +1,12 @@
 //! A peer that speaks as Redis does until it is told to say something else.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -46,8 +48,13 @@ pub(crate) struct Fake {
     counts: Arc<Counts>,
 }
 
-/// How often each command was heard.
-type Counts = Mutex<HashMap<String, usize>>;
+#[derive(Debug, Default)]
+struct Counts {
+    /// How often each command was heard.
+    heard: Mutex<HashMap<String, usize>>,
+    /// The most bytes of an answer without an end that went to one client.
+    most: AtomicUsize,
+}
 
 impl Drop for Fake {
     fn drop(&mut self) {
@@ -94,8 +101,13 @@ impl Fake {
 
     /// How often a command has come; that of no name is a connection.
     pub(crate) fn count(&self, command: &str) -> usize {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.get(command).copied().unwrap_or_default()
+        let heard = self.counts.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.get(command).copied().unwrap_or_default()
+    }
+
+    /// The most bytes of an answer without an end that a client has taken, or is about to.
+    pub(crate) fn most(&self) -> usize {
+        self.counts.most.load(Ordering::Relaxed)
     }
 }
 
@@ -110,8 +122,8 @@ where
         let command = words.first().map(|word: &Vec<u8>| word.to_ascii_uppercase());
         let command = String::from_utf8(command.unwrap_or_default()).ok()?;
         let time = {
-            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = counts.entry(command.clone()).or_default();
+            let mut heard = counts.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = heard.entry(command.clone()).or_default();
             *count += 1;
             *count
         };
@@ -121,7 +133,8 @@ where
             Answer::Last(bytes) => return to.write_all(&bytes).await.ok(),
             Answer::Endless(head, again) => {
                 to.write_all(&head).await.ok()?;
-                loop {
+                for sent in (0..).step_by(again.len()) {
+                    counts.most.fetch_max(sent, Ordering::Relaxed);
                     to.write_all(&again).await.ok()?;
                 }
             }
@@ -147,7 +160,7 @@ fn manners(heard: &Heard<'_>) -> Answer {
 }
 
 /// The words of the next command, unless the client is gone or says something else.
-async fn command_of(from: &mut BufReader<OwnedReadHalf>) -> Option<Vec<Vec<u8>>> {
+pub(crate) async fn command_of(from: &mut (impl AsyncBufRead + Unpin)) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     for _ in 0..number(from, '*').await? {
         let mut word = vec![0; number(from, '$').await? + 2];
@@ -158,7 +171,7 @@ async fn command_of(from: &mut BufReader<OwnedReadHalf>) -> Option<Vec<Vec<u8>>>
     Some(words)
 }
 
-async fn number(from: &mut BufReader<OwnedReadHalf>, sign: char) -> Option<usize> {
+async fn number(from: &mut (impl AsyncBufRead + Unpin), sign: char) -> Option<usize> {
     let mut line = String::new();
     from.read_line(&mut line).await.ok()?;
     line.trim_end().strip_prefix(sign)?.parse().ok()

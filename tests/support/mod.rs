@@ -4,6 +4,7 @@ pub(crate) mod clock;
 pub(crate) mod cluster;
 pub(crate) mod fake;
 pub(crate) mod gate;
+pub(crate) mod log;
 mod polling;
 pub(crate) mod proxy;
 pub(crate) mod sentinels;

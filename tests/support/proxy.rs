@@ -14,8 +14,10 @@ use tokio::time::Instant;
 use super::server::Port;
 
 /// What happens to what comes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
+    /// Where new connections lead, `host:port`.
+    server: String,
     is_held: bool,
     delay: Duration,
     /// How often all connections were closed.
@@ -26,7 +28,6 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     port: Port,
-    server: String,
     state: watch::Sender<State>,
     listener: Mutex<Option<JoinHandle<()>>>,
 }
@@ -42,8 +43,8 @@ impl Drop for Proxy {
 impl Proxy {
     /// Passes everything to and from the server at an address, `host:port`.
     pub(crate) fn before(server: impl Into<String>) -> Self {
-        let (state, listener) = (watch::Sender::default(), Mutex::default());
-        let proxy = Self { port: Port::take(), server: server.into(), state, listener };
+        let state = watch::Sender::new(State { server: server.into(), ..State::default() });
+        let proxy = Self { port: Port::take(), state, listener: Mutex::default() };
         proxy.pass();
         proxy
     }
@@ -51,6 +52,15 @@ impl Proxy {
     /// Where clients connect, `host:port`.
     pub(crate) fn address(&self) -> String {
         self.port.address()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port.number
+    }
+
+    /// Leads new connections to another server; those that there are stay.
+    pub(crate) fn lead_to(&self, server: impl Into<String>) {
+        self.state.send_modify(|state| state.server = server.into());
     }
 
     /// Closes all connections, with what is on its way; what happens to new ones stays as it is.
@@ -72,7 +82,7 @@ impl Proxy {
             let listener = std::net::TcpListener::bind(address).unwrap();
             listener.set_nonblocking(true).unwrap();
             let listener = TcpListener::from_std(listener).unwrap();
-            tokio::spawn(accept(listener, self.server.clone(), self.state.subscribe()))
+            tokio::spawn(accept(listener, self.state.subscribe()))
         });
         self.state.send_modify(|state| state.is_held = false);
     }
@@ -97,17 +107,18 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, server: String, state: watch::Receiver<State>) {
+async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
     while let Ok((client, _)) = listener.accept().await {
-        tokio::spawn(serve(client, server.clone(), state.clone()));
+        tokio::spawn(serve(client, state.clone()));
     }
 }
 
-async fn serve(client: TcpStream, server: String, mut state: watch::Receiver<State>) {
+async fn serve(client: TcpStream, mut state: watch::Receiver<State>) {
     let born = state.borrow().cuts;
     let mut at_door = state.clone();
     let both = async {
         at_door.wait_for(|state| !state.is_held).await.ok()?;
+        let server = at_door.borrow().server.clone();
         let server = TcpStream::connect(server).await.ok()?;
         for stream in [&client, &server] {
             stream.set_nodelay(true).ok()?;

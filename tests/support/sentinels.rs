@@ -227,6 +227,25 @@ impl Sentinels {
         self.until_primary_is_not(&old).await
     }
 
+    /// Parts the primary from the sentinels, and not from the clients that it has: another will replace it, and nobody tells
+    /// it. Says which it was.
+    pub(crate) async fn depose_primary(&self) -> String {
+        let primary = self.primary().await;
+        let mut raw = self.raw(&primary);
+        let mut command = |words: &[&str]| -> String {
+            redis::cmd(words[0]).arg(&words[1..]).query(&mut raw).expect("it runs")
+        };
+        // Whoever is connected stays so.
+        command(&["CONFIG", "SET", "requirepass", "of-nobody"]);
+        for client in command(&["CLIENT", "LIST"]).lines().filter(|c| c.contains(" name=sentinel-"))
+        {
+            let mut fields = client.split(' ').filter_map(|field| field.split_once('='));
+            let id = fields.find_map(|(name, id)| (name == "id").then_some(id));
+            command(&["CLIENT", "KILL", "ID", id.expect("every client has one")]);
+        }
+        primary
+    }
+
     /// Waits until most of the sentinels name another primary and it takes itself for one; says which.
     pub(crate) async fn until_primary_is_not(&self, old: &str) -> String {
         until(&format!("another primary than {old}"), async || {
