@@ -6,7 +6,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Event, Log, now};
 use crate::rng::{Deck, Rng};
 
 pub(crate) const WORKERS: usize = 8;
@@ -31,14 +30,8 @@ pub(crate) const FAULTS: &[Fault] = &[Fault::KillWorker, Fault::PauseWorker];
 struct Worker {
     process: Child,
     number: u64,
-    paused: Option<Paused>,
-}
-
-#[derive(Debug)]
-struct Paused {
-    from: u64,
-    /// When to go on.
-    end: Instant,
+    /// When to go on, if it is paused.
+    paused: Option<Instant>,
 }
 
 impl Drop for Worker {
@@ -58,23 +51,17 @@ pub(crate) struct Crew {
     seed: u64,
     rng: Rng,
     deck: Deck<Fault>,
-    log: Log,
     workers: Vec<Worker>,
     started: u64,
     problems: Vec<String>,
 }
 
 impl Crew {
-    pub(crate) fn start(
-        directory: PathBuf,
-        configurations: Vec<String>,
-        seed: u64,
-        log: Log,
-    ) -> Self {
+    pub(crate) fn start(directory: PathBuf, configurations: Vec<String>, seed: u64) -> Self {
         let (rng, workers) = (Rng::new(seed, &[]), Vec::new());
         let (deck, problems) = (Deck::new(FAULTS), Vec::new());
         let mut crew =
-            Self { directory, configurations, seed, rng, deck, log, workers, started: 0, problems };
+            Self { directory, configurations, seed, rng, deck, workers, started: 0, problems };
         for place in 0..crew.configurations.len() {
             let worker = crew.start_worker(place);
             crew.workers.push(worker);
@@ -117,24 +104,18 @@ impl Crew {
                 }
                 Fault::PauseWorker => {
                     let end = Instant::now() + self.rng.millis(PAUSE.0, PAUSE.1);
-                    let worker = &mut self.workers[victim];
-                    // It may have been paused before.
-                    let from = worker.paused.as_ref().map_or_else(now, |paused| paused.from);
-                    worker.signal(Signal::STOP);
-                    worker.paused = Some(Paused { from, end });
+                    self.workers[victim].signal(Signal::STOP);
+                    self.workers[victim].paused = Some(end);
                 }
             }
         }
     }
 
     /// Lets go on whose pause is over at this time.
-    fn resume(&mut self, now_or_later: Instant) {
+    fn resume(&mut self, now: Instant) {
         for worker in &mut self.workers {
-            if let Some(Paused { from, .. }) =
-                worker.paused.take_if(|paused| paused.end <= now_or_later)
-            {
+            if worker.paused.take_if(|end| *end <= now).is_some() {
                 worker.signal(Signal::CONT);
-                self.log.write(Event::Paused { process: worker.number, from });
             }
         }
     }

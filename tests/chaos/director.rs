@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::crew::{Crew, WORKERS};
-use crate::events::{self, EVERYBODY, Entry, Event, Log, MILLI, now};
+use crate::events::{self, Entry, Event, Log, now};
 use crate::judge::{self, Rules, Verdict};
 use crate::plan::{self, CLAIMED, DOMAINS, LEASES, PROJECTS};
 use crate::rng::{Deck, Rng};
@@ -29,9 +29,6 @@ const TICKET: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(15);
 /// Every pool answers again by then, without an operator.
 const RECOVERED: Duration = Duration::from_secs(40);
-/// A machine that takes so long for a short sleep, in nanoseconds, stood still.
-const STILL: u64 = 500 * MILLI;
-const TICK: Duration = Duration::from_millis(50);
 /// Fewer grants in a second are no progress, even where pools learn most of the time.
 const SLOWEST: u64 = 1;
 
@@ -70,41 +67,13 @@ pub(crate) fn main() -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Writes down when this machine stands still, until it is dropped.
-#[derive(Debug)]
-struct Watch(CancellationToken);
-
-impl Watch {
-    fn begin(log: Log) -> Self {
-        let over = CancellationToken::new();
-        let watch = Self(over.clone());
-        std::thread::spawn(move || {
-            while !over.is_cancelled() {
-                let from = now();
-                std::thread::sleep(TICK);
-                if now() - from > STILL {
-                    log.write(Event::Paused { process: EVERYBODY, from });
-                }
-            }
-        });
-        watch
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
 /// Runs everything on servers of this kind; answers what was wrong.
 async fn run(kind: Kind, directory: &Path, seed: u64, seconds: u64) -> Vec<String> {
     let log = Log::create(&directory.join("director.log")).expect("the directory is ours");
-    let _watch = Watch::begin(log.clone());
-    let mut topology = Topology::start(kind, WORKERS, log.clone()).await;
+    let mut topology = Topology::start(kind, WORKERS, log).await;
     make_pools(&topology).await;
     let configurations = (0..WORKERS).map(|worker| topology.configuration(worker)).collect();
-    let mut crew = Crew::start(directory.to_owned(), configurations, seed, log);
+    let mut crew = Crew::start(directory.to_owned(), configurations, seed);
 
     let over = CancellationToken::new();
     let (mut deck, mut problems) = (Deck::new(kind.faults()), Vec::new());
@@ -160,18 +129,12 @@ fn report(verdict: &Verdict, director: &[Entry], took: Duration) {
     let slowest = verdict.slowest.iter();
     let slowest = slowest.map(|(call, (took, limit))| format!("{call} {took} of {limit} ms"));
     println!("the longest calls: {}", listed(slowest));
-    let (mut doubtful, mut still) = (0, 0);
-    for Entry { at, event } in director {
-        match event {
-            Event::Doubtful { from, .. } => doubtful += at - from,
-            Event::Paused { process: EVERYBODY, from } => still += at - from,
-            _ => {}
-        }
-    }
-    let (doubtful, still) = (Duration::from_nanos(doubtful), Duration::from_nanos(still));
-    println!(
-        "of {took:.1?} {doubtful:.1?} were in doubt, and the machine stood still for {still:.1?}"
-    );
+    let doubts = director.iter().filter_map(|Entry { at, event }| match event {
+        Event::Doubtful { from, .. } => Some(at - from),
+        _ => None,
+    });
+    let doubtful = Duration::from_nanos(doubts.sum());
+    println!("of {took:.1?} {doubtful:.1?} were in doubt");
     let (times, most) = verdict.excused;
     println!("{times} times at most {most} units were on top, and excused");
 }

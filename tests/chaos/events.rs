@@ -2,6 +2,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -12,8 +13,9 @@ pub(crate) fn now() -> u64 {
 }
 
 pub(crate) const MILLI: u64 = 1_000_000;
-/// Stands for the number of every process.
-pub(crate) const EVERYBODY: u64 = 0;
+/// How long a process sleeps to see whether it stands still, and after how long it did.
+const TICK: Duration = Duration::from_millis(50);
+const STILL: u64 = 150 * MILLI;
 
 /// A grant as its holder knows it: pool and fencing number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,8 +56,8 @@ pub(crate) enum Event {
     /// The director: since `from` a server that decided about these pools may have been replaced, and may have been heard
     /// all the same.
     Doubtful { from: u64, heard: bool, pools: Vec<String> },
-    /// The director: the process was stopped since `from`; all of them, and this machine, if it is 0.
-    Paused { process: u64, from: u64 },
+    /// This process stood still since `from`: it was stopped, or its machine was busy.
+    StoodStill { from: u64 },
     /// Something to be counted.
     Note(String),
     /// Something that must not happen.
@@ -85,7 +87,7 @@ impl Entry {
             Event::Doubtful { from, heard, pools } => {
                 format!("doubtful {from} {heard} {}", pools.join(" "))
             }
-            Event::Paused { process, from } => format!("paused {process} {from}"),
+            Event::StoodStill { from } => format!("stood-still {from}"),
             Event::Note(word) => format!("note {word}"),
             Event::Broken(text) => format!("broken {}", text.replace('\n', " ")),
         };
@@ -126,7 +128,7 @@ impl Entry {
                 heard: words.get(1)?.parse().ok()?,
                 pools: words[2..].iter().map(ToString::to_string).collect(),
             },
-            "paused" => Event::Paused { process: number(0)?, from: number(1)? },
+            "stood-still" => Event::StoodStill { from: number(0)? },
             "note" => Event::Note(rest.to_owned()),
             "broken" => Event::Broken(rest.to_owned()),
             _ => return None,
@@ -147,6 +149,20 @@ impl Log {
     pub(crate) fn write(&self, event: Event) {
         let line = Entry { at: now(), event }.line();
         (&*self.0).write_all(line.as_bytes()).expect("the log can be written");
+    }
+
+    /// Writes down from now on when the process stands still.
+    pub(crate) fn watch(&self) {
+        let log = self.clone();
+        std::thread::spawn(move || {
+            loop {
+                let from = now();
+                std::thread::sleep(TICK);
+                if now() - from > STILL {
+                    log.write(Event::StoodStill { from });
+                }
+            }
+        });
     }
 
     pub(crate) fn note(&self, word: &str) {

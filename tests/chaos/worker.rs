@@ -104,6 +104,7 @@ pub(crate) fn main(arguments: &[String]) {
 async fn run(orders: Orders, stop: CancellationToken) {
     let log = Log::create(&orders.directory.join(format!("worker-{}.log", orders.process)));
     let log = log.unwrap();
+    log.watch();
     let worker = loop {
         match Worker::start(&orders, &log, &stop).await {
             Ok(worker) => break Arc::new(worker),
