@@ -7,6 +7,9 @@ SERVERS = redis-6.2 redis redis-8.2 valkey-9.1
 
 FLYTEIDL = .servers/flyteidl
 
+# Tests wait for servers more than they compute.
+export RUST_TEST_THREADS ?= 4
+
 .PHONY: test flyteidl chaos test-servers model examples replay lint bench bench-quick package
 
 # Installs redis-server if there is none, and runs every test.
