@@ -66,7 +66,8 @@ struct User {
 
 impl User {
     async fn open(keys: &str, pools: &[String]) -> Self {
-        let config = Config::from_yaml(&format!("type: redis\nredis: {{{keys}}}"));
+        let config =
+            Config::from_yaml(&format!("type: redis\nredis: {{{keys}, learningPeriod: 0s}}"));
         let backend = config.expect("the keys are good").open().await.expect("it opens");
         let registrar = Registrar::with_max_quota(backend, u32::MAX);
         let plugin = registrar.for_plugin(PLUGIN.parse().expect("the id is good"));

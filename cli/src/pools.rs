@@ -34,6 +34,9 @@ struct QuotaAnswer<'a> {
     weights: Vec<WeightAnswer>,
     #[serde(skip)]
     done: &'static str,
+    /// How long it would have learned still, if that was ended; not at all if it did not.
+    #[serde(skip)]
+    learning_ended: Option<Duration>,
 }
 
 impl Answer for QuotaAnswer<'_> {
@@ -48,6 +51,11 @@ impl Answer for QuotaAnswer<'_> {
         }
         for WeightAnswer { project, weight } in weights {
             text += &format!(", weight of {project} {weight}");
+        }
+        match self.learning_ended {
+            Some(Duration::ZERO) => text += "; it was not learning",
+            Some(time) => text += &format!("; it would have learned for {} more", left(time)),
+            None => {}
         }
         text
     }
@@ -88,6 +96,7 @@ pub(crate) async fn create(
         order: Order::default().as_str(),
         weights: Vec::new(),
         done: "created",
+        learning_ended: None,
     })?;
     Ok(Verdict::Done)
 }
@@ -115,9 +124,10 @@ pub(crate) async fn update(
     if let Some(quota) = quota {
         backend.change_quota(&pool, quota).await?;
     }
-    if change.end_learning {
-        backend.end_learning(&pool).await?;
-    }
+    let learning_ended = match change.end_learning {
+        true => Some(backend.end_learning(&pool).await?),
+        false => None,
+    };
     let usage = backend.usage(&pool).await?;
     output.answer(&QuotaAnswer {
         namespace: pool.as_str(),
@@ -127,6 +137,7 @@ pub(crate) async fn update(
         order: usage.order.as_str(),
         weights: weights(&usage),
         done,
+        learning_ended,
     })?;
     Ok(Verdict::Done)
 }

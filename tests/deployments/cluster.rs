@@ -89,6 +89,16 @@ async fn a_slot_moves_while_its_pool_is_used() {
     let cluster = Cluster::start(3, 0).await;
     let (user, owner) = user(&cluster, "moves").await;
     let slot = cluster.slot(&user.key());
+    claims_meanwhile(&cluster, &user, async {
+        for to in [(owner + 1) % 3, (owner + 2) % 3, owner, (owner + 1) % 3] {
+            cluster.move_slot(slot, to).await;
+        }
+    })
+    .await;
+}
+
+/// Claims and releases for as long as something is done to the cluster; at the end nothing is lost.
+async fn claims_meanwhile(cluster: &Cluster, user: &User, done: impl Future<Output = ()>) {
     user.claim("held").await.unwrap().granted().unwrap();
     let claims = async {
         let mut granted = 0;
@@ -102,20 +112,27 @@ async fn a_slot_moves_while_its_pool_is_used() {
             }
         }
     };
-    let moves = async {
-        for to in [(owner + 1) % 3, (owner + 2) % 3, owner, (owner + 1) % 3] {
-            cluster.move_slot(slot, to).await;
-        }
-    };
     tokio::select! {
         () = claims => {}
-        () = moves => {}
+        () = done => {}
     }
     user.release("taken").await;
     assert_eq!(user.in_use().await, 1);
     let node = cluster.owner(&user.key()).await;
     let members: Vec<String> = cluster.raw(node).smembers(user.key()).unwrap();
     assert_eq!(members, ["ex:p:d:e-held"]);
+}
+
+#[tokio::test]
+async fn slots_are_resharded_by_the_tool_for_that_while_their_pool_is_used() {
+    const SLOTS: u16 = 200;
+    let cluster = Cluster::start(3, 0).await;
+    let slot = |name: &String| cluster.slot(&format!("redisresourcemanager:hive:{name}"));
+    let name = (0..).map(|number| format!("resharded-{number}")).find(|name| slot(name) < SLOTS);
+    let (user, owner) = user(&cluster, &name.unwrap()).await;
+    let to = (owner + 1) % 3;
+    claims_meanwhile(&cluster, &user, cluster.reshard(owner, to, SLOTS.into())).await;
+    assert_eq!(cluster.owner(&user.key()).await, to);
 }
 
 /// What a server answers while it has some keys of a pool, and another the others.

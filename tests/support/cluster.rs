@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::process::Command;
 use std::time::Duration;
 
 use redis::FromRedisValue;
@@ -236,6 +237,20 @@ impl Cluster {
         let moving = self.begin_move(slot, to).await;
         self.move_keys(&moving, usize::MAX);
         self.finish_move(moving).await;
+    }
+
+    /// Has Redis' own tool move so many slots of a shard, the lowest first, with their keys.
+    pub(crate) async fn reshard(&self, from: usize, to: usize, slots: usize) {
+        let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers.sh");
+        let tool = Command::new(tool).arg("redis-cli").output().unwrap();
+        let tool = String::from_utf8(tool.stdout).unwrap();
+        let mut reshard = Command::new(tool.trim());
+        reshard.args(["--cluster", "reshard", &format!("127.0.0.1:{}", self.port(from))]);
+        reshard.args(["--cluster-from", &self.ids[from], "--cluster-to", &self.ids[to]]);
+        reshard.args(["--cluster-slots", &slots.to_string(), "--cluster-yes"]);
+        let ended = tokio::task::spawn_blocking(move || reshard.output()).await.unwrap().unwrap();
+        assert!(ended.status.success(), "{ended:?}");
+        self.until_ok().await;
     }
 
     /// Begins to move a slot, with all its keys where they were.
