@@ -242,13 +242,14 @@ impl Cluster {
     /// Has Redis' own tool move so many slots of a shard, the lowest first, with their keys.
     pub(crate) async fn reshard(&self, from: usize, to: usize, slots: usize) {
         let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers.sh");
-        let tool = Command::new(tool).arg("redis-cli").output().unwrap();
-        let tool = String::from_utf8(tool.stdout).unwrap();
+        let tool = Command::new(tool).arg("redis-cli").output().expect("a shell can be started");
+        let tool = String::from_utf8(tool.stdout).expect("the path is UTF-8");
         let mut reshard = Command::new(tool.trim());
         reshard.args(["--cluster", "reshard", &format!("127.0.0.1:{}", self.port(from))]);
         reshard.args(["--cluster-from", &self.ids[from], "--cluster-to", &self.ids[to]]);
         reshard.args(["--cluster-slots", &slots.to_string(), "--cluster-yes"]);
-        let ended = tokio::task::spawn_blocking(move || reshard.output()).await.unwrap().unwrap();
+        let ended = tokio::task::spawn_blocking(move || reshard.output()).await;
+        let ended = ended.expect("it does not panic").expect("redis-cli can be started");
         assert!(ended.status.success(), "{ended:?}");
         self.until_ok().await;
     }
