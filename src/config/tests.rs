@@ -135,7 +135,7 @@ fn mistakes_are_named_with_what_is_allowed() {
             "invalid configuration: redis.learningPeriod: must be a duration like 500ms or 5s",
         ),
         (
-            "redis: {learnOnCreation: true}",
+            "redis: {learnOnCreation: true, learningPeriod: 0s}",
             "invalid configuration: redis.learnOnCreation: needs redis.learningPeriod",
         ),
         (

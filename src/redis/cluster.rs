@@ -148,13 +148,14 @@ impl Cluster {
         let slot = slot_of(request.key());
         let (mut elsewhere, mut redirections) = (None, 0);
         loop {
-            let (answer, from) = self.attempt(lane, request, ends, slot, elsewhere.take()).await;
+            let attempt = self.attempt(lane, request, ends, slot, elsewhere.take()).await;
+            let (answer, node) = attempt.inspect_err(|_| self.table.doubt.notify_one())?;
             let redirect = match &answer {
                 Err(error) if error.is_io_error() || is_down(error) => {
                     self.table.doubt.notify_one();
                     return answer;
                 }
-                answer => redirect(answer, &from),
+                answer => redirect(answer, node.address()),
             };
             match redirect {
                 None => return answer,
@@ -173,7 +174,8 @@ impl Cluster {
         }
     }
 
-    /// Sends a request to the owner of its slot, or to where it was told to go; also answers who answered.
+    /// Sends a request to the owner of its slot, or to where it was told to go; also answers who answered, or fails if there is
+    /// nobody to ask.
     async fn attempt(
         &self,
         lane: Lane,
@@ -181,41 +183,45 @@ impl Cluster {
         ends: Instant,
         slot: u16,
         elsewhere: Option<(Address, bool)>,
-    ) -> (RedisResult<Value>, Address) {
-        let mut changes = self.table.slots.subscribe();
+    ) -> RedisResult<(RedisResult<Value>, Arc<Node>)> {
+        let mut subscribed = None;
         loop {
             let (node, is_asking) = match &elsewhere {
-                Some((address, is_asking)) => (self.table.node(address), *is_asking),
-                None => {
-                    let owner = changes.borrow_and_update().owner(slot).cloned();
-                    (owner.ok_or_else(nobody), false)
-                }
+                Some((address, is_asking)) => (self.table.node(address)?, *is_asking),
+                None => (self.owner_of(slot)?, false),
             };
-            let node = match node {
-                Ok(node) => node,
-                Err(error) => return (Err(error), self.table.seeds[0].clone()),
-            };
-            let from = node.address().clone();
+            let request = request.asking(is_asking);
             if let Lane::Own = lane {
-                return (node.alone(request.asking(is_asking), ends).await, from);
+                return Ok((node.alone(request, ends).await, node));
             }
-            let connected = tokio::select! {
-                connected = node.shared(ends) => connected,
-                // Whoever has the slot now may be there already.
-                _ = changes.changed(), if elsewhere.is_none() => continue,
+            let connected = match (node.ready(), &mut subscribed) {
+                (Some(connected), _) => connected,
+                (None, None) => {
+                    // Who has the slot is looked up once more, lest a change is missed.
+                    subscribed = Some(self.table.slots.subscribe());
+                    continue;
+                }
+                (None, Some(changes)) => tokio::select! {
+                    connected = node.shared(ends) => connected,
+                    // Whoever has the slot now may be there already.
+                    _ = changes.changed(), if elsewhere.is_none() => continue,
+                },
             };
             let answer = match connected {
-                Ok(connected) => node.answer(connected, request.asking(is_asking), ends).await,
+                Ok(connected) => node.answer(connected, request, ends).await,
                 Err(error) => Err(error),
             };
-            return (answer, from);
+            return Ok((answer, node));
         }
     }
 
     /// The server that has a key, as far as is known.
     pub(super) fn owner(&self, key: &str) -> RedisResult<Arc<Node>> {
-        let slots = self.table.slots.borrow();
-        slots.owner(slot_of(key)).cloned().ok_or_else(nobody)
+        self.owner_of(slot_of(key))
+    }
+
+    fn owner_of(&self, slot: u16) -> RedisResult<Arc<Node>> {
+        self.table.slots.borrow().owner(slot).cloned().ok_or_else(nobody)
     }
 
     /// The channel on which a process hears of a pool, from now on if it did not before. None where that did not come to be.
