@@ -4,16 +4,18 @@
 -- KEYS[1] usage: HASH of the pool's counters
 -- ARGV[1] server: its run_id
 -- ARGV[2] period: milliseconds that the pool learns after data were lost, or 0; if a manager registered more, that counts
+-- ARGV[3] is_told: whether it was told on this connection, unless the pool is another one since: 1 or 0
 -- Returns {done, server before or empty, learns_until or empty}, or an answer (see README.md): unregistered, newer
 -- Cost: at most 6 commands
 
 local call = redis.call
 local usage = KEYS[1]
-local server, period = unpack(ARGV)
+local server, period, is_told = unpack(ARGV)
 
 local state = call('HMGET', usage, 'schema', 'server', 'issued', 'learns_for', 'learns_until', 'due', 'lost_from')
 local schema, before, issued, registered, learns_until, due, lost_from = unpack(state)
 if schema ~= '1' then return schema and 'newer ' .. schema or 'unregistered' end
+if before == server and is_told == '1' then return { 'done', before, learns_until or '' } end
 
 -- Takes away before it adds: a server without memory lets a script go on that begins so, and units can be released there.
 call('HDEL', usage, 'server')

@@ -382,14 +382,13 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The reply, which may be an error of the server, and before it those to announcements: these are sent before the request,
-    /// and behind one that makes pools again.
+    /// The reply, which may be an error of the server, and those to what is sent before and behind.
     pub(super) async fn send(
         self,
-        announcements: &[Cmd],
+        [before, behind]: [&[Cmd]; 2],
         connection: &mut impl ConnectionLike,
     ) -> RedisResult<(Vec<Value>, Value)> {
-        if announcements.is_empty() && !self.is_asking {
+        if before.is_empty() && behind.is_empty() && !self.is_asking {
             let reply = match self.body {
                 Body::One(cmd) => connection.req_packed_command(cmd).await?,
                 Body::Many(pipeline) => {
@@ -406,7 +405,7 @@ impl<'a> Request<'a> {
             }
             pipeline.add_command(cmd.clone());
         };
-        announcements.iter().for_each(&mut add);
+        before.iter().for_each(&mut add);
         let of_request = match self.body {
             Body::One(cmd) => {
                 add(cmd);
@@ -417,9 +416,7 @@ impl<'a> Request<'a> {
                 pipeline.len()
             }
         };
-        if self.makes {
-            announcements.iter().for_each(&mut add);
-        }
+        behind.iter().for_each(&mut add);
         let replies = connection.req_packed_commands(&pipeline, 0, pipeline.len()).await?;
         let each = if self.is_asking { 2 } else { 1 };
         // Without permission to ask the server sends us away again, which would hide why.
@@ -428,14 +425,14 @@ impl<'a> Request<'a> {
             return Ok((Vec::new(), refused.clone()));
         }
         let mut replies = replies.into_iter().skip(each - 1).step_by(each);
-        let before: Vec<_> = replies.by_ref().take(announcements.len()).collect();
+        let mut others: Vec<_> = replies.by_ref().take(before.len()).collect();
         let mut of_request = replies.by_ref().take(of_request);
         let reply = match self.body {
             Body::One(_) => of_request.next().unwrap_or(Value::Nil),
             Body::Many(_) => Value::Array(of_request.collect()),
         };
-        let announced = if self.makes { replies.collect() } else { before };
-        Ok((announced, reply))
+        others.extend(replies);
+        Ok((others, reply))
     }
 }
 

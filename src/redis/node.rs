@@ -12,6 +12,7 @@ use super::address::{Address, Target};
 use super::connect::{Request, code, timed_out};
 use super::link::{Connected, Link};
 use super::listeners::Listeners;
+use super::reign::Announcements;
 use super::replicas::{MinReplicas, Replicas};
 use crate::config::RedisConfig;
 
@@ -117,7 +118,7 @@ impl Node {
             return Err(timed_out("connected", limit));
         };
         let mut own = own?;
-        let answer = timeout_at(ends, request.send(&[], &mut own)).await;
+        let answer = timeout_at(ends, request.send([&[], &[]], &mut own)).await;
         let answer = answer.unwrap_or_else(|_| Err(timed_out("answered", limit)));
         let answer = answer.map(|(_, answer)| answer);
         if answer.as_ref().is_err_and(is_unusable) {
@@ -182,8 +183,9 @@ impl Node {
         Connected { reign, connection, .. }: &mut Connected,
         request: Request<'_>,
     ) -> RedisResult<Value> {
-        let (pools, announcements) = reign.announcements(&request, self.limits.learning);
-        let (announced, answer) = request.send(&announcements, connection).await?;
+        let Announcements { before, behind, pools } =
+            reign.announcements(&request, self.limits.learning);
+        let (announced, answer) = request.send([&before, &behind], connection).await?;
         reign.announced(&pools, announced);
         Ok(answer)
     }

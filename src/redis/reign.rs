@@ -28,6 +28,17 @@ pub(super) struct Reign {
     pools: Mutex<HashSet<Box<[u8]>>>,
 }
 
+/// What is sent with a request, so that no server answers that without knowing that it reigns.
+#[derive(Default)]
+pub(super) struct Announcements<'a> {
+    /// Of the pools that it does not know of.
+    pub(super) before: Vec<Cmd>,
+    /// Of those that the request may make: they may be other ones now.
+    pub(super) behind: Vec<Cmd>,
+    /// The pools of all of them, in this order.
+    pub(super) pools: Vec<&'a [u8]>,
+}
+
 impl Reign {
     /// That of the server with this name.
     pub(super) fn of(server: Option<&str>) -> Self {
@@ -39,22 +50,32 @@ impl Reign {
         self.server.is_some()
     }
 
-    /// The pools of which the server does not know yet that it reigns over them, and what lets it know: to be sent before a
-    /// request, so that no server answers that without. What makes a pool is accompanied always: that may be another one.
+    /// What lets the server know that it reigns over the pools of a request.
     pub(super) fn announcements<'a>(
         &self,
         request: &Request<'a>,
         period: Duration,
-    ) -> (Vec<&'a [u8]>, Vec<Cmd>) {
-        let Some(server) = &self.server else { return Default::default() };
-        let unknown = request.pools().filter(|pool| request.makes_pools() || !self.knows(pool));
-        let announcement = |pool| {
-            let mut call = scripts::REIGN.on(&[&usage_key(str::from_utf8(pool).ok()?)]);
-            call.arg(server).arg(u64::try_from(period.as_millis()).unwrap_or(u64::MAX));
+    ) -> Announcements<'a> {
+        let mut all = Announcements::default();
+        let Some(server) = &self.server else { return all };
+        let period = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+        let mut add = |pool: &'a [u8], is_told: bool| {
+            let pool_key = str::from_utf8(pool).ok()?;
+            let mut call = scripts::REIGN.on(&[&usage_key(pool_key)]);
+            call.arg(server).arg(period).arg(if is_told { "1" } else { "0" });
+            all.pools.push(pool);
             // With its text, since it is sent but once for each pool and connection.
-            Some((pool, call.with_source()))
+            Some(call.with_source())
         };
-        unknown.filter_map(announcement).unzip()
+        all.before = request
+            .pools()
+            .filter(|pool| !self.knows(pool))
+            .filter_map(|pool| add(pool, false))
+            .collect();
+        if request.makes_pools() {
+            all.behind = request.pools().filter_map(|pool| add(pool, true)).collect();
+        }
+        all
     }
 
     /// Notes what was answered about these pools.
