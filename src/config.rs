@@ -30,7 +30,7 @@
 //! | `redis.commandTimeout` | `TOKENPOOL_REDIS_COMMAND_TIMEOUT` | `3s` | for an answer; 1 ms to 1 h |
 //! | `redis.totalTimeout` | `TOKENPOOL_REDIS_TOTAL_TIMEOUT` | `10s` | for a call with all its repetitions; 1 ms to 1 h |
 //! | `redis.retryPercent` | `TOKENPOOL_REDIS_RETRY_PERCENT` | 20 | most repetitions per hundred calls, over ten seconds; one a second is always free; 0 to 1000 |
-//! | `redis.learningPeriod` | `TOKENPOOL_REDIS_LEARNING_PERIOD` | `30s` | how long a pool whose data were lost, or whose server is another one, admits nobody new, so that whoever has a lease can come back first: set it to the longest lease in use; 0 s keeps nobody out; at most 1 h |
+//! | `redis.learningPeriod` | `TOKENPOOL_REDIS_LEARNING_PERIOD` | `30s` | how long a pool whose data were lost, or whose server is another one, admits nobody new, so that whoever has a lease can come back first: set it to the longest lease in use; 0 s keeps nobody out; where processes differ the longer may count; at most 1 h |
 //! | `redis.learnOnCreation` | `TOKENPOOL_REDIS_LEARN_ON_CREATION` | false | so does every pool or lock that this process uses first and that does not exist, for servers that keep nothing over a restart: there nobody may be left who knows what was lost |
 //! | `redis.minReplicas` | `TOKENPOOL_REDIS_MIN_REPLICAS` | 0 | replicas that must have a grant before it is answered, each time by a WAIT; 0 waits for none; at most 16 |
 //! | `redis.acknowledgeTimeout` | `TOKENPOOL_REDIS_ACKNOWLEDGE_TIMEOUT` | `1s` | how long they have, after which the grant is given back and the claim an error; 1 ms to 1 h, and with `minReplicas` less than `commandTimeout` |

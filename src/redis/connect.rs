@@ -2,8 +2,8 @@
 //! one for itself.
 //!
 //! A checkout from the pool costs two commands before the one that is wanted, and a shared
-//! connection carries three times as many claims; so only operators' calls, whose replies are long,
-//! take one of their own.
+//! connection carries three times as many claims; so only what operators read, whose replies are
+//! long, takes one of its own.
 
 use std::borrow::Cow;
 use std::fmt;
