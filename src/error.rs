@@ -172,7 +172,7 @@ pub enum Error {
     },
     /// The server cannot be reached, did not answer in time, or is not ready. Retryable: repeating
     /// the same call is safe and is the remedy.
-    #[error("{operation}: no answer from {server}")]
+    #[error("{operation}: {server} is not available")]
     Unavailable {
         /// What was asked for.
         operation: &'static str,

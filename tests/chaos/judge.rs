@@ -27,11 +27,11 @@
 //! * Of what was asked after a doubt, nothing may be granted on top, be gone too early, or be numbered wrongly.
 //! * So units may be held twice from the beginning of a doubt until the longest lease after its end, and at no other time.
 //!   How many were is counted.
-//! * A doubt ends when the server is dead, or when it is seen to be no primary any more. What was granted, or asked for, while two
-//!   may have decided need not have a larger number than what was granted before, nor what was granted before a smaller one than what
-//!   the store takes afterwards, and nothing else is excused from that.
-//! * A look at the holders may be answered by the server that was replaced even when it is a replica, until the process that looks
-//!   knows of the new one: so two seconds longer it says nothing that a grant is gone.
+//! * A doubt ends when the server is dead, or when it is seen to be no primary any more. What was granted, or asked for,
+//!   while two may have decided need not have a larger number than what was granted before, nor what was granted before a
+//!   smaller one than what the store takes afterwards, and nothing else is excused from that.
+//! * A look at the holders may be answered by the server that was replaced even when it is a replica, until the process
+//!   that looks knows of the new one: so two seconds longer it says nothing that a grant is gone.
 //! * A guard may get another number, which is how the library tells that its grant was forgotten, after a doubt alone.
 //!
 //! Where pools are *protected* (by `minReplicas` and a learning period longer than any lease) a doubt excuses less: nothing is

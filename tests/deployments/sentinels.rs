@@ -33,17 +33,6 @@ async fn every_case_passes_behind_sentinels() {
     conformance::every_case(&open(&keys(&sentinels)).await).await;
 }
 
-/// Waits until every server has what was claimed, so that none that becomes the primary has forgotten it.
-async fn until_replicated(sentinels: &Sentinels, user: &User, members: usize) {
-    until("all servers have what was claimed", async || {
-        let has = |address: &String| {
-            sentinels.raw(address).scard::<_, usize>(user.key()).is_ok_and(|has| has == members)
-        };
-        sentinels.servers().iter().all(has).then_some(())
-    })
-    .await;
-}
-
 /// Down-after is half a second here, and the failover itself takes less than one.
 #[tokio::test]
 async fn a_killed_primary_is_followed_by_itself() {
@@ -71,7 +60,7 @@ async fn a_primary_that_hangs_is_left() {
     let sentinels = Sentinels::start(&Options::default()).await;
     let user = User::new(&keys(&sentinels), "hangs").await;
     user.claim("1").await.unwrap().granted().unwrap();
-    until_replicated(&sentinels, &user, 1).await;
+    sentinels.until_whole().await;
     let old = sentinels.signal_primary("STOP").await;
     user.claimed("2").await.0.granted().unwrap();
     assert_ne!(sentinels.primary().await, old);
@@ -91,7 +80,7 @@ async fn a_failover_by_command_loses_nothing() {
     for name in ["1", "2", "3"] {
         user.claim(name).await.unwrap().granted().unwrap();
     }
-    until_replicated(&sentinels, &user, 3).await;
+    sentinels.until_whole().await;
     for _ in 0..2 {
         sentinels.failover().await;
         assert!(user.claimed("4").await.0.granted().is_none());
@@ -178,8 +167,11 @@ async fn a_client_parted_from_all_sentinels_goes_on() {
     let (proxies, keys) = parted(&sentinels);
     let user = User::new(&keys, "parted").await;
     proxies.iter().for_each(Proxy::hold);
-    // Until they have been asked in vain.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // The connection to each was given up, and the next one, too.
+    let asked = until("all were asked in vain", async || {
+        proxies.iter().all(|proxy| proxy.held() > 1).then_some(())
+    });
+    asked.await;
     for name in ["1", "2", "3"] {
         user.claimed(name).await.0.granted().unwrap();
     }

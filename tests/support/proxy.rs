@@ -1,7 +1,8 @@
 //! A proxy that makes connections slow, silent or lost.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -30,6 +31,8 @@ pub(crate) struct Proxy {
     port: Port,
     state: watch::Sender<State>,
     listener: Mutex<Option<JoinHandle<()>>>,
+    /// Connections that came while everything was kept back.
+    held: Arc<AtomicUsize>,
 }
 
 impl Drop for Proxy {
@@ -44,7 +47,8 @@ impl Proxy {
     /// Passes everything to and from the server at an address, `host:port`.
     pub(crate) fn before(server: impl Into<String>) -> Self {
         let state = watch::Sender::new(State { server: server.into(), ..State::default() });
-        let proxy = Self { port: Port::take(), state, listener: Mutex::default() };
+        let (port, listener, held) = (Port::take(), Mutex::default(), Arc::default());
+        let proxy = Self { port, state, listener, held };
         proxy.pass();
         proxy
     }
@@ -74,6 +78,11 @@ impl Proxy {
         self.state.send_modify(|state| state.is_held = true);
     }
 
+    /// How many connections came so far while everything was kept back.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// Passes what was kept back and all that follows, and accepts connections.
     pub(crate) fn pass(&self) {
         let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +91,7 @@ impl Proxy {
             let listener = std::net::TcpListener::bind(address).unwrap();
             listener.set_nonblocking(true).unwrap();
             let listener = TcpListener::from_std(listener).unwrap();
-            tokio::spawn(accept(listener, self.state.subscribe()))
+            tokio::spawn(accept(listener, self.state.subscribe(), Arc::clone(&self.held)))
         });
         self.state.send_modify(|state| state.is_held = false);
     }
@@ -107,8 +116,11 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
+async fn accept(listener: TcpListener, state: watch::Receiver<State>, held: Arc<AtomicUsize>) {
     while let Ok((client, _)) = listener.accept().await {
+        if state.borrow().is_held {
+            held.fetch_add(1, Ordering::Relaxed);
+        }
         tokio::spawn(serve(client, state.clone()));
     }
 }

@@ -109,7 +109,7 @@ impl Sentinels {
         }
         until("replicas are in sync", async || {
             for replica in &servers[1..] {
-                is_in_sync(replica).await?;
+                is_linked(replica).await?;
             }
             let replication = info(&servers[0], "replication").await?;
             let online = replication.values().filter(|value| value.contains("state=online"));
@@ -256,17 +256,18 @@ impl Sentinels {
         .await
     }
 
-    /// Waits until everyone who runs follows the same primary and the sentinels know all of them.
+    /// Waits until everyone who runs has what the same primary had when it was asked, and the sentinels know all of them.
     pub(crate) async fn until_whole(&self) {
         until("all follow the primary and the sentinels know it", async || {
             let running = self.servers.iter().filter(|server| server.runs());
             let primary = self.agreed().await.filter(|primary| self.at(primary).runs())?;
             let replicas: Vec<_> = running.filter(|server| server.address() != primary).collect();
+            let written = offset(&info(self.at(&primary), "replication").await?, "master")?;
             for replica in &replicas {
-                let replication = is_in_sync(replica).await?;
+                let replication = is_linked(replica).await?;
                 let followed =
                     format!("{}:{}", replication["master_host"], replication["master_port"]);
-                (followed == primary).then_some(())?;
+                (followed == primary && offset(&replication, "slave")? >= written).then_some(())?;
             }
             let sentinels: Vec<_> = self.sentinels.iter().filter(|s| s.runs()).collect();
             for sentinel in &sentinels {
@@ -317,10 +318,15 @@ async fn well(sentinel: &Server, whom: &str) -> Option<usize> {
     Some(others.iter().filter(is_well).count())
 }
 
-/// What a replica tells about itself when it has all that its primary has.
-async fn is_in_sync(replica: &Server) -> Option<HashMap<String, String>> {
+/// What a replica tells about itself when it has a primary. What was written a second ago may not have come yet.
+async fn is_linked(replica: &Server) -> Option<HashMap<String, String>> {
     let replication = info(replica, "replication").await?;
     (replication.get("master_link_status")? == "up").then_some(replication)
+}
+
+/// How much a server has written or read as a `master` or a `slave`.
+fn offset(replication: &HashMap<String, String>, role: &str) -> Option<u64> {
+    replication.get(&format!("{role}_repl_offset"))?.parse().ok()
 }
 
 /// A section of what a server tells about itself.

@@ -120,7 +120,7 @@ fn a_server_that_fails_is_a_failure() {
         attributes.write("f.yaml", format!("{place}value: v\n"));
         attributes.server.kill();
         let run = attributes.tokenpool(&format!("{UPDATE} --force")).exits_with(1);
-        assert!(run.stdout.is_empty() && run.stderr.contains("no answer from"), "{run:?}");
+        assert!(run.stdout.is_empty() && run.stderr.contains(" is not available: "), "{run:?}");
     }
 }
 
