@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use redis::InfoDict;
 use tokenpool::{
     AllocationStatus, Config, Manager, Registrar, ResourceManager as _, ResourceRegistrar,
 };
@@ -12,7 +13,7 @@ use tokio::runtime::Runtime;
 use crate::Scale;
 use crate::calls::{PLUGIN, Token};
 use crate::client::time;
-use crate::cluster::{self, Cluster};
+use crate::cluster::Cluster;
 use crate::report::{Bound, Figure, Report, median, percentile};
 use crate::sentinels::{self, Sentinels};
 use crate::server::Server;
@@ -26,9 +27,11 @@ pub(crate) const FIGURE: Figure = Figure {
           Failover: a primary is killed, behind 3 sentinels (down-after 1 s) or with one replica in a cluster (node \
           time-out 1 s); claims are tried every 5 ms until one is answered, against the time until the sentinels, or \
           the other nodes, name another primary; the worst of 3. Cluster: 256 tasks claim and release over one \
-          backend on 3 primaries, against one backend for each of 3 single servers; both for a second in turn, 9 \
-          times, median of the ratios. TLS: one task claims over TLS from one server and in plain text from another in turn, \
-          20 000 times.",
+          backend on 3 primaries, against one backend for each of 3 servers that are a cluster of their own, which \
+          tells what the client costs, and against one for each of 3 that are none, where Redis' own price of a cluster \
+          comes to it: it hashes each key of a call and of each command in its script. All for a second in turn, 9 \
+          times, median of the ratios; beside them the processor time of client and servers for a call. TLS: one task \
+          claims over TLS from one server and in plain text from another in turn, 20 000 times.",
     run,
 };
 
@@ -205,72 +208,133 @@ fn quoted(addresses: &[String]) -> String {
     addresses.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>().join(", ")
 }
 
-/// One client of a cluster against a client for each of as many single servers.
-fn shards(scale: Scale, runtime: &Runtime, report: &mut Report) {
-    const TASKS: usize = 256;
-    let options = cluster::Options::new(3, 0);
-    let cluster = runtime.block_on(Cluster::start_as(&options));
-    let servers: Vec<_> = (0..3).map(|_| Server::start_on_tcp(&[])).collect();
-    // As many pools on each shard as on each server.
-    let owner = |pool: &String| {
-        let slot = cluster.slot(&format!("redisresourcemanager:{PLUGIN}:{pool}"));
-        runtime.block_on(cluster.owner_of_slot(slot))
-    };
-    let mut of_shard: Vec<Vec<String>> = vec![Vec::new(); 3];
-    for pool in names("pool", 200) {
-        let shard = &mut of_shard[owner(&pool)];
-        if shard.len() < 8 {
-            shard.push(pool);
+/// Three servers, and who uses each.
+struct Trio {
+    users: [Arc<User>; 3],
+    admins: [redis::Connection; 3],
+}
+
+/// What was done in a while.
+struct Pace {
+    calls_a_second: f64,
+    /// Processor time of a call, in microseconds.
+    of_client: f64,
+    of_servers: f64,
+}
+
+impl Trio {
+    async fn open(
+        urls: [String; 3],
+        admins: [redis::Connection; 3],
+        pools: &[Vec<String>; 3],
+    ) -> Self {
+        let mut users = Vec::new();
+        for (url, pools) in urls.iter().zip(pools) {
+            users.push(Arc::new(User::open(&format!("url: \"{url}\""), pools).await));
         }
+        let Ok(users) = users.try_into() else { unreachable!("there are three") };
+        Self { users, admins }
     }
-    let all: Vec<_> = of_shard.iter().flatten().cloned().collect();
-    let keys = format!("hostPaths: [{}]", quoted(&cluster.host_paths()));
-    let clustered = Arc::new(runtime.block_on(User::open(&keys, &all)));
-    let single: Vec<_> = servers
-        .iter()
-        .zip(&of_shard)
-        .map(|(server, pools)| {
-            let keys = format!("url: \"{}\"", server.url());
-            Arc::new(runtime.block_on(User::open(&keys, pools)))
-        })
-        .collect();
-    let time = scale.pick(Duration::from_secs(1), Duration::from_millis(100));
-    let rate = |users: &dyn Fn(usize) -> Arc<User>| {
+
+    /// Claims and releases for so long, each shard's pools on its own server.
+    fn pace(&mut self, runtime: &Runtime, pools: &[Vec<String>; 3], time: Duration) -> Pace {
+        const TASKS: usize = 256;
         let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let started = Instant::now();
+        let (started, of_client, of_servers) = (Instant::now(), used(), self.used_by_servers());
         let tasks: Vec<_> = (0..TASKS)
             .map(|n| {
-                let (shard, user) = (n % 3, users(n % 3));
-                let pool = of_shard[shard][(n / 3) % of_shard[shard].len()].clone();
+                let (user, pools) = (Arc::clone(&self.users[n % 3]), &pools[n % 3]);
+                let pool = pools[(n / 3) % pools.len()].clone();
                 let (done, stop) = (Arc::clone(&done), Arc::clone(&stop));
                 runtime.spawn(async move {
                     let token = Token::nth(n as u64);
                     while !stop.load(Ordering::Relaxed) {
                         user.pair(&pool, &token).await.expect("the servers answer");
-                        done.fetch_add(1, Ordering::Relaxed);
+                        done.fetch_add(2, Ordering::Relaxed);
                     }
                 })
             })
             .collect();
         std::thread::sleep(time);
-        let rate = 2.0 * done.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         for task in tasks {
             runtime.block_on(task).expect("no task fails");
         }
-        rate
-    };
-    let (mut ratios, mut rates) = (Vec::new(), [Vec::new(), Vec::new()]);
-    for _ in 0..scale.pick(9, 2) {
-        let of_cluster = rate(&|_| Arc::clone(&clustered));
-        let of_single = rate(&|shard| Arc::clone(&single[shard]));
-        ratios.push(of_cluster / of_single);
-        rates[0].push(of_cluster);
-        rates[1].push(of_single);
+        let calls = done.load(Ordering::Relaxed) as f64;
+        let of_each = |used: Duration| used.as_secs_f64() * 1e6 / calls;
+        Pace {
+            calls_a_second: calls / started.elapsed().as_secs_f64(),
+            of_client: of_each(used() - of_client),
+            of_servers: of_each(self.used_by_servers() - of_servers),
+        }
     }
-    let [of_cluster, of_single] = rates.map(median);
-    let note = format!("{of_cluster:.0} / {of_single:.0} calls a second");
-    report.row("3 shards / 3 single servers", median(ratios), Bound::AtLeast(0.9), &note);
+
+    fn used_by_servers(&mut self) -> Duration {
+        let used = |admin: &mut redis::Connection| {
+            let cpu: InfoDict = redis::cmd("INFO").arg("cpu").query(admin).expect("it tells");
+            let seconds = |kind| cpu.get::<f64>(kind).expect("it tells its processor time");
+            Duration::from_secs_f64(seconds("used_cpu_user") + seconds("used_cpu_sys"))
+        };
+        self.admins.iter_mut().map(used).sum()
+    }
+}
+
+/// Processor time of this process.
+fn used() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// One client of a cluster against a client for each of as many servers.
+fn shards(scale: Scale, runtime: &Runtime, report: &mut Report) {
+    let cluster = runtime.block_on(Cluster::start(3, 0));
+    let alone = [(); 3].map(|()| runtime.block_on(Cluster::start(1, 0)));
+    let servers = [(); 3].map(|()| Server::start_on_tcp(&[]));
+    // As many pools on each shard as on each server.
+    let owner = |pool: &String| {
+        let slot = cluster.slot(&format!("redisresourcemanager:{PLUGIN}:{pool}"));
+        runtime.block_on(cluster.owner_of_slot(slot))
+    };
+    let mut pools: [Vec<String>; 3] = Default::default();
+    for pool in names("pool", 200) {
+        let shard = &mut pools[owner(&pool)];
+        if shard.len() < 8 {
+            shard.push(pool);
+        }
+    }
+    let keys = format!("hostPaths: [{}]", quoted(&cluster.host_paths()));
+    let user = Arc::new(runtime.block_on(User::open(&keys, &pools.concat())));
+    let users = [(); 3].map(|()| Arc::clone(&user));
+    let mut of_cluster = Trio { users, admins: [0, 1, 2].map(|node| cluster.raw(node)) };
+    let urls = alone.each_ref().map(|alone| format!("redis://{}", alone.host_paths()[0]));
+    let admins = alone.each_ref().map(|alone| alone.raw(0));
+    let of_alone = runtime.block_on(Trio::open(urls, admins, &pools));
+    let (urls, admins) = (servers.each_ref().map(Server::url), servers.each_ref().map(Server::raw));
+    let of_servers = runtime.block_on(Trio::open(urls, admins, &pools));
+    let mut others = [
+        ("3 clusters of one", of_alone, Bound::AtLeast(0.9)),
+        // What Redis itself takes for cluster mode is not the client's.
+        ("3 single servers", of_servers, Bound::None),
+    ];
+    let time = scale.pick(Duration::from_secs(1), Duration::from_millis(100));
+    let mut paces = [Vec::new(), Vec::new()];
+    for _ in 0..scale.pick(9, 2) {
+        for ((_, other, _), paces) in others.iter_mut().zip(&mut paces) {
+            paces.push([&mut of_cluster, other].map(|trio| trio.pace(runtime, &pools, time)));
+        }
+    }
+    for ((name, _, bound), paces) in others.iter().zip(&paces) {
+        let middle = |of: &dyn Fn(&[Pace; 2]) -> f64| median(paces.iter().map(of).collect());
+        let both = |of: fn(&Pace) -> f64, digits: usize| {
+            let [one, other] = [0, 1].map(|at: usize| middle(&|pair| of(&pair[at])));
+            format!("{one:.digits$} / {other:.digits$}")
+        };
+        let ratio = middle(&|[one, other]| one.calls_a_second / other.calls_a_second);
+        let rates = both(|pace| pace.calls_a_second, 0);
+        let (client, servers) = (both(|pace| pace.of_client, 1), both(|pace| pace.of_servers, 1));
+        let note = format!("{rates} calls a second; client {client}, servers {servers} µs a call");
+        report.row(format!("3 shards / {name}"), ratio, *bound, &note);
+    }
 }
 
 fn encrypted(scale: Scale, runtime: &Runtime, report: &mut Report) {

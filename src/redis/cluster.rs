@@ -184,28 +184,24 @@ impl Cluster {
         slot: u16,
         elsewhere: Option<(Address, bool)>,
     ) -> RedisResult<(RedisResult<Value>, Arc<Node>)> {
-        let mut subscribed = None;
+        let mut changes = self.table.slots.subscribe();
         loop {
             let (node, is_asking) = match &elsewhere {
                 Some((address, is_asking)) => (self.table.node(address)?, *is_asking),
-                None => (self.owner_of(slot)?, false),
+                None => {
+                    let owner = changes.borrow_and_update().owner(slot).cloned();
+                    (owner.ok_or_else(nobody)?, false)
+                }
             };
             let request = request.asking(is_asking);
             if let Lane::Own = lane {
                 return Ok((node.alone(request, ends).await, node));
             }
-            let connected = match (node.ready(), &mut subscribed) {
-                (Some(connected), _) => connected,
-                (None, None) => {
-                    // Who has the slot is looked up once more, lest a change is missed.
-                    subscribed = Some(self.table.slots.subscribe());
-                    continue;
-                }
-                (None, Some(changes)) => tokio::select! {
-                    connected = node.shared(ends) => connected,
-                    // Whoever has the slot now may be there already.
-                    _ = changes.changed(), if elsewhere.is_none() => continue,
-                },
+            let connected = tokio::select! {
+                biased; // A connection that is there is taken.
+                connected = node.shared(ends) => connected,
+                // Whoever has the slot now may be there already.
+                _ = changes.changed(), if elsewhere.is_none() => continue,
             };
             let answer = match connected {
                 Ok(connected) => node.answer(connected, request, ends).await,
@@ -217,11 +213,7 @@ impl Cluster {
 
     /// The server that has a key, as far as is known.
     pub(super) fn owner(&self, key: &str) -> RedisResult<Arc<Node>> {
-        self.owner_of(slot_of(key))
-    }
-
-    fn owner_of(&self, slot: u16) -> RedisResult<Arc<Node>> {
-        self.table.slots.borrow().owner(slot).cloned().ok_or_else(nobody)
+        self.table.slots.borrow().owner(slot_of(key)).cloned().ok_or_else(nobody)
     }
 
     /// The channel on which a process hears of a pool, from now on if it did not before. None where that did not come to be.

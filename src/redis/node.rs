@@ -128,20 +128,10 @@ impl Node {
         answer
     }
 
-    /// A shared connection, or that there is none; nothing while one is being made.
-    pub(super) fn ready(&self) -> Option<RedisResult<(&Link, Connected)>> {
-        let link = self.next_link();
-        Some(link.now()?.map(|connected| (link, connected)))
-    }
-
-    fn next_link(&self) -> &Link {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        &self.links[turn % self.links.len()]
-    }
-
     /// A shared connection, as soon as there is one.
     pub(super) async fn shared(&self, ends: Instant) -> RedisResult<(&Link, Connected)> {
-        let link = self.next_link();
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let link = &self.links[turn % self.links.len()];
         if let Some(connected) = link.now() {
             return connected.map(|connected| (link, connected));
         }
