@@ -8,7 +8,7 @@ SERVERS = redis-6.2 redis redis-8.2 valkey-9.1
 FLYTEIDL = .servers/flyteidl
 
 # Tests wait for servers more than they compute.
-export RUST_TEST_THREADS ?= 4
+export RUST_TEST_THREADS ?= 6
 
 .PHONY: test flyteidl chaos test-servers model examples replay lint bench bench-quick package
 
@@ -39,9 +39,11 @@ flyteidl:
 	TOKENPOOL_FLYTEIDL_PYTHON=$(CURDIR)/$(FLYTEIDL)/bin/python \
 		cargo test --package tokenpool --features flyteidl --test flyteidl -- --include-ignored
 
-# The model of the protocol, further than `make test` looks; one after the other, because each takes gigabytes.
+# The model of the protocol, further than `make test` looks; one order after the other, because each takes gigabytes.
+# ORDER=fifo, priority or fair is one of them alone.
 model:
-	cargo test --release --package tokenpool --no-default-features --lib in_depth -- --ignored --nocapture --test-threads 1
+	cargo test --release --package tokenpool --no-default-features --lib $${ORDER:+$${ORDER}_}in_depth -- \
+		--ignored --nocapture --test-threads 1
 
 examples:
 	for name in $(EXAMPLES); do cargo run --quiet --package tokenpool --example $$name || exit 1; done
