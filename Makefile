@@ -42,7 +42,7 @@ flyteidl:
 # The model of the protocol, further than `make test` looks; one order after the other, because each takes gigabytes.
 # ORDER=fifo, priority or fair is one of them alone.
 model:
-	cargo test --release --package tokenpool --no-default-features --lib $${ORDER:+$${ORDER}_}in_depth -- \
+	cargo test --release --package tokenpool --no-default-features --lib $(ORDER:%=%_)in_depth -- \
 		--ignored --nocapture --test-threads 1
 
 examples:
