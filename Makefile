@@ -1,11 +1,14 @@
 # What a person or CI runs. `make test` is all that a new machine with Rust needs.
 
 EXAMPLES = quotas map_task operator fencing attributes
-PRIORITY = cargo run --quiet --package tokenpool-cli --example workflow_priority --
+PRIORITY = cargo run --quiet --example workflow_priority --
 LOG = examples/data/NASA-iPSC-1993-3.1-cln.swf.gz
 SERVERS = redis-6.2 redis redis-8.2 valkey-9.1
 
 FLYTEIDL = .servers/flyteidl
+
+# How the replay and the quick benchmark are built: `dev` is slower to run and there already after `make test`.
+PROFILE = release
 
 # Tests wait for servers more than they compute.
 export RUST_TEST_THREADS ?= 6
@@ -21,14 +24,14 @@ test:
 # CHAOS_SEED=N repeats the choices of a run.
 chaos:
 	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server CHAOS_SECONDS=$${CHAOS_SECONDS:-600} \
-		cargo test --package tokenpool --test chaos
+		cargo test --workspace --test chaos
 
 # The tests of the library on every server it is meant for.
 test-servers:
 	for name in $(SERVERS); do \
 		server=$$(tests/servers.sh $$name) || exit 1; \
 		$$server --version; \
-		TOKENPOOL_TEST_SERVER=$$server cargo test --package tokenpool --test tokenpool || exit 1; \
+		TOKENPOOL_TEST_SERVER=$$server cargo test --workspace --test tokenpool || exit 1; \
 	done
 
 # Attributes as bytes, also against Flyte's own library in Python.
@@ -46,7 +49,7 @@ model:
 		--ignored --nocapture --test-threads 1
 
 examples:
-	for name in $(EXAMPLES); do cargo run --quiet --package tokenpool --example $$name || exit 1; done
+	for name in $(EXAMPLES); do cargo run --quiet --example $$name || exit 1; done
 	tests/with_server.sh sh -ec '\
 		$(PRIORITY) update workflow-priority --attrFile cli/examples/workflow_priority.yaml --force; \
 		$(PRIORITY) get workflow-priority -p billing -d production app.reports.weekly; \
@@ -54,8 +57,8 @@ examples:
 
 # The main job, on the embedded default and on a server.
 replay:
-	cargo run --release -- replay $(LOG)
-	tests/with_server.sh cargo run --release -- replay $(LOG) --replicas 8
+	cargo run --profile $(PROFILE) -- replay $(LOG)
+	tests/with_server.sh cargo run --profile $(PROFILE) -- replay $(LOG) --replicas 8
 
 # As CI wants them: formatting, lints with every feature set, documentation.
 lint:
@@ -71,7 +74,8 @@ bench:
 
 # The same at the smallest sizes, to see that it runs; keeps nothing.
 bench-quick:
-	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server cargo bench --bench quotas -- --quick
+	server=$$(tests/servers.sh redis) && \
+		TOKENPOOL_TEST_SERVER=$$server cargo bench --profile $(PROFILE) --bench quotas -- --quick
 
 # What would be published, built as published.
 package:
