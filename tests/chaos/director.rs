@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use tokenpool::{
@@ -19,8 +19,6 @@ use crate::rng::{Deck, Rng};
 use crate::topology::{Kind, LEARNING, Topology};
 use crate::until;
 
-/// How long nothing befalls the servers.
-const PEACE: (u64, u64) = (200, 900);
 /// Everything has befallen the servers by then, however few seconds were asked for.
 const LATEST: Duration = Duration::from_secs(240);
 /// How long a ticket of the library, and what was handed to it, outlives its process.
@@ -29,42 +27,61 @@ const TICKET: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(15);
 /// Every pool answers again by then, without an operator.
 const RECOVERED: Duration = Duration::from_secs(40);
-/// Fewer grants in a second are no progress, even where pools learn most of the time.
+/// Fewer grants in a second are no progress, even where pools learn half of the time.
 const SLOWEST: u64 = 1;
 
 pub(crate) fn main() -> ExitCode {
-    judge::prove();
     let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("it is a number"));
     let seconds = number("CHAOS_SECONDS").unwrap_or(15);
     let seed = number("CHAOS_SEED").unwrap_or_else(|| now() % 1_000_000);
-    let named = std::env::var("CHAOS_TOPOLOGY").ok();
-    let kinds: Vec<_> = Kind::ALL
-        .into_iter()
-        .filter(|kind| named.as_ref().is_none_or(|name| kind.name() == name))
-        .collect();
-    assert!(!kinds.is_empty(), "CHAOS_TOPOLOGY is one of {:?}", Kind::ALL.map(Kind::name));
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
-    let mut good = true;
-    for kind in kinds {
-        let again =
-            format!("CHAOS_TOPOLOGY={} CHAOS_SEED={seed} CHAOS_SECONDS={seconds}", kind.name());
-        // Kept unless all was well, whatever becomes of this process.
-        let directory = tempfile::tempdir().expect("a temporary directory can be made").keep();
-        println!("chaos: {again}, logs in {}", directory.display());
-        let problems = runtime.block_on(run(kind, &directory, seed, seconds));
-        if problems.is_empty() {
-            std::fs::remove_dir_all(directory).expect("the directory is ours");
-            continue;
+    let is_good = match std::env::var("CHAOS_TOPOLOGY") {
+        Ok(name) => {
+            let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+            let all = Kind::ALL.map(Kind::name);
+            one(kind.unwrap_or_else(|| panic!("CHAOS_TOPOLOGY is one of {all:?}")), seed, seconds)
         }
-        good = false;
-        println!(
-            "{} problems; the first:\n{}",
-            problems.len(),
-            problems[..problems.len().min(20)].join("\n")
-        );
-        println!("to repeat the choices: {again}");
+        Err(_) => all(seed),
+    };
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs this program for each topology, two at a time: they wait more than they compute.
+fn all(seed: u64) -> bool {
+    let program = std::env::current_exe().expect("this program has a path");
+    let start = |kind: &Kind| {
+        let mut one = Command::new(&program);
+        one.env("CHAOS_TOPOLOGY", kind.name()).env("CHAOS_SEED", seed.to_string());
+        one.stdout(Stdio::piped()).spawn().expect("this program can be started again")
+    };
+    let mut is_good = true;
+    for pair in Kind::ALL.chunks(2) {
+        let started: Vec<_> = pair.iter().map(start).collect();
+        for one in started {
+            let said = one.wait_with_output().expect("its output can be read");
+            print!("{}", String::from_utf8_lossy(&said.stdout));
+            is_good &= said.status.success();
+        }
     }
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    is_good
+}
+
+/// Runs everything on servers of this kind, and says what was wrong.
+fn one(kind: Kind, seed: u64, seconds: u64) -> bool {
+    judge::prove();
+    let again = format!("CHAOS_TOPOLOGY={} CHAOS_SEED={seed} CHAOS_SECONDS={seconds}", kind.name());
+    // Kept unless all was well, whatever becomes of this process.
+    let directory = tempfile::tempdir().expect("a temporary directory can be made").keep();
+    println!("chaos: {again}, logs in {}", directory.display());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
+    let problems = runtime.block_on(run(kind, &directory, seed, seconds));
+    if problems.is_empty() {
+        std::fs::remove_dir_all(directory).expect("the directory is ours");
+        return true;
+    }
+    let first = problems[..problems.len().min(20)].join("\n");
+    println!("{} problems; the first:\n{first}", problems.len());
+    println!("to repeat the choices: {again}");
+    false
 }
 
 /// Runs everything on servers of this kind; answers what was wrong.
@@ -84,7 +101,8 @@ async fn run(kind: Kind, directory: &Path, seed: u64, seconds: u64) -> Vec<Strin
         while start.elapsed() < Duration::from_secs(seconds)
             || (is_short(&deck) && start.elapsed() < LATEST)
         {
-            sleep(rng.millis(PEACE.0, PEACE.1)).await;
+            let (least, most) = kind.peace();
+            sleep(rng.millis(least, most)).await;
             let fault = deck.draw(&mut rng);
             topology.befall(fault, &mut rng).await;
             recovered = recover(&topology, &mut problems).await.max(recovered);

@@ -112,6 +112,15 @@ impl Kind {
         }
     }
 
+    /// How long nothing befalls the servers, in milliseconds.
+    pub(crate) fn peace(self) -> (u64, u64) {
+        match self {
+            // Now and then long enough for pools to have learnt.
+            Self::Protected => (200, 7000),
+            _ => (200, 900),
+        }
+    }
+
     /// What the configuration says beside addresses.
     fn keys(self) -> String {
         match self {
