@@ -9,7 +9,7 @@ use tokenpool::{
     Locks, Manager, Outcome, QuotaChange, Released, Renewed, Result,
 };
 
-use crate::support::log::Log;
+use crate::support::log::{self, Log};
 use crate::support::server::Server;
 use crate::support::{
     FREE, Pool, caps, claim, execution, fixture, lease, quota, redis_on, ticket, until,
@@ -25,6 +25,7 @@ struct Setup {
 
 impl Setup {
     async fn new(units: i64, allowance: u32) -> Self {
+        log::keep_audible();
         let server = Server::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
         let pool = fixture(open(&server, allowance).await, None).pool(units).await;
         let plain = pool.through(crate::support::connect(&server.url()).await);
@@ -77,6 +78,7 @@ fn assert_unavailable<T: fmt::Debug>(answer: Result<T>) {
 
 #[tokio::test]
 async fn sixty_four_callers_get_the_allowance_and_no_more_and_the_log_says_so_once() {
+    log::keep_audible();
     let log = Log::default();
     let _guard = tracing::subscriber::set_default(log.clone());
     let mut setup = Setup::new(10, 5).await;

@@ -10,7 +10,7 @@ use tokenpool::{
 };
 
 use crate::support::clock::{Clock, server_with_clock};
-use crate::support::log::Log;
+use crate::support::log::{self, Log};
 use crate::support::server::Server;
 use crate::support::{
     FREE, Fixture, Pool, caps, claim, fence, lease, quota, redis_on, refusal, ticket, waiting,
@@ -298,6 +298,7 @@ async fn a_server_that_may_throw_pools_away_is_told_of_once() {
         ("noeviction", "100mb", 0),
     ] {
         let server = Server::start_with(&["--maxmemory", memory, "--maxmemory-policy", policy]);
+        log::keep_audible();
         let log = Log::default();
         let guard = tracing::subscriber::set_default(log.clone());
         let backend = Config::redis_at(server.url()).unwrap().open().await.unwrap();

@@ -1,14 +1,23 @@
 //! What is logged.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use tracing::field::{Field, Visit};
-use tracing::span;
+use tracing::{Dispatch, span};
 
 /// What is logged on this thread.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
+
+/// Somebody who could always hear. A place in the code that logs is decided about when it is met first: as one that nobody hears,
+/// if that is on another thread just when a test begins to listen.
+static SOMEBODY: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Log::default()));
+
+/// To be called before anything is logged by a test that listens, or by others that log the same.
+pub(crate) fn keep_audible() {
+    LazyLock::force(&SOMEBODY);
+}
 
 impl Log {
     /// Lines of warnings that have this part.
