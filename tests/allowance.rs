@@ -78,7 +78,6 @@ fn assert_unavailable<T: fmt::Debug>(answer: Result<T>) {
 
 #[tokio::test]
 async fn sixty_four_callers_get_the_allowance_and_no_more_and_the_log_says_so_once() {
-    log::keep_audible();
     let log = Log::default();
     let _guard = tracing::subscriber::set_default(log.clone());
     let mut setup = Setup::new(10, 5).await;
