@@ -74,7 +74,7 @@ if due or queued then
       answers[i] = 'withdrawn'
     end
   end
-  if returned ~= 0 then reopen(string.sub(project, 3), string.match(domain, ':([^:]*)$')) end
+  if returned ~= 0 and closed then open(string.sub(project, 3), string.match(domain, ':([^:]*)$')) end
   settle(millis)
 end
 return answers

@@ -344,7 +344,7 @@ impl Manager {
             return Ok(Vec::new());
         }
         if let Some(keeper) = self.0.keeper.get() {
-            keeper.forget(tokens.iter().map(|token| held(pool, execution, token)).collect());
+            keeper.forget(tokens.iter().map(|token| held(pool, execution, token)));
         }
         registered.release(pool, execution, tokens).await
     }

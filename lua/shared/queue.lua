@@ -52,7 +52,7 @@ end
 
 -- The first entries of a line.
 local function entries(line, most)
-  return call('ZRANGEBYLEX', lines, '[' .. line .. ' ', '(' .. line .. '!', 'LIMIT', 0, most)
+  return call('ZRANGEBYLEX', lines, '[' .. line .. ' ', '(' .. line .. '!', 'LIMIT', '0', most)
 end
 
 -- An entry of a line in parts: its rank of 16 digits, and the ticket's member or the domain's name.
@@ -61,7 +61,7 @@ local function ranked(line, entry)
 end
 
 -- What stands first in a line.
-local function first(line) return ranked(line, entries(line, 1)[1]) end
+local function first(line) return ranked(line, entries(line, '1')[1]) end
 
 -- Gives a project its turn by the first of its domains that may run, or takes the turn away if there is none.
 local function open_project(project)
@@ -78,7 +78,7 @@ end
 -- Lets the first ticket of a domain, and its project, be looked at again.
 local function open(project, domain)
   local rank = first(project .. ':' .. domain)
-  if rank then call('ZADD', lines, 0, project .. ' ' .. rank .. ' ' .. domain) end
+  if rank then call('ZADD', lines, '0', project .. ' ' .. rank .. ' ' .. domain) end
   open_project(project)
 end
 
@@ -100,7 +100,7 @@ local function dequeue(member, rank, project, domain)
   call('ZREM', queue, member)
   call('ZREM', lines, project .. ':' .. domain .. ' ' .. rank .. ' ' .. member, project .. ' ' .. rank .. ' ' .. domain)
   -- Where counters were lost it may have been too small.
-  if call('HINCRBY', usage, 'tickets', -1) <= 0 then
+  if call('HINCRBY', usage, 'tickets', '-1') <= 0 then
     call('HDEL', usage, 'tickets', 'closed')
     closed = nil
   end
@@ -190,7 +190,7 @@ local function take_share(project, units)
   local weight = call('HGET', usage, 'w:' .. project) or 1
   local finish = text(virtual + math.max(math.floor(units * UNIT / weight), 1))
   call('ZADD', shares, finish, project)
-  for _, past in ipairs(call('ZRANGEBYSCORE', shares, '-inf', text(virtual), 'LIMIT', 0, 2)) do
+  for _, past in ipairs(call('ZRANGEBYSCORE', shares, '-inf', text(virtual), 'LIMIT', '0', '2')) do
     call('ZREM', shares, past)
   end
   call('HSET', usage, 'virtual', text(virtual))
@@ -203,14 +203,14 @@ local function hand_on(millis)
   -- Whoever had them before may come back.
   if learning then return true end
   for _ = 1, HANDED do
-    local project = call('ZRANGE', turns, 0, 0)[1]
+    local project = call('ZRANGE', turns, '0', '0')[1]
     if not project then return true end
-    local domains = entries(project, 2)
+    local domains = entries(project, '2')
     local rank, domain = ranked(project, domains[1])
     local line, waiting, member, record
     if rank then
       line = project .. ':' .. domain
-      waiting = entries(line, 2)
+      waiting = entries(line, '2')
       _, member = ranked(line, waiting[1])
       record = member and call('HGET', tickets, member)
     end
@@ -240,7 +240,7 @@ local function hand_on(millis)
         local finish = order == 'fair' and take_share(project, units)
         -- The next in its line, and in the project's.
         local next_rank = ranked(line, waiting[2])
-        if next_rank then call('ZADD', lines, 0, project .. ' ' .. next_rank .. ' ' .. domain) end
+        if next_rank then call('ZADD', lines, '0', project .. ' ' .. next_rank .. ' ' .. domain) end
         local turn_rank = ranked(project, domains[2])
         if next_rank and not (turn_rank and turn_rank < next_rank) then turn_rank = next_rank end
         if turn_rank then
@@ -262,7 +262,7 @@ end
 local function settle(looked)
   local millis = looked or look()
   local over = may_be_over(millis)
-  local ended = over and call('ZRANGEBYSCORE', leases, '-inf', millis, 'LIMIT', 0, ENDED) or {}
+  local ended = over and call('ZRANGEBYSCORE', leases, '-inf', millis, 'LIMIT', '0', ENDED) or {}
   for _, member in ipairs(ended) do
     local record = call('HGET', grants, member)
     local units = record and string.match(record, '^(%d+) ')
@@ -277,7 +277,7 @@ local function settle(looked)
   if not done then
     call('HSET', usage, 'due', '0')
   elseif over then
-    local due = call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2]
+    local due = call('ZRANGE', leases, '0', '0', 'WITHSCORES')[2]
     if learning and (not due or learning + 0 < due + 0) then due = learning end
     if due then call('HSET', usage, 'due', due) else call('HDEL', usage, 'due') end
   end
@@ -298,11 +298,11 @@ end
 -- Puts a ticket into the queue.
 local function line_up(member, units, rank, project, domain, project_cap, domain_cap, since, channel, holder, execution)
   file(member, units, rank, project_cap, domain_cap, since, channel, holder, execution)
-  call('HINCRBY', usage, 'tickets', 1)
+  call('HINCRBY', usage, 'tickets', '1')
   call('ZADD', queue, rank, member)
   local line = project .. ':' .. domain
   local was_first = first(line)
-  call('ZADD', lines, 0, line .. ' ' .. rank .. ' ' .. member)
+  call('ZADD', lines, '0', line .. ' ' .. rank .. ' ' .. member)
   local _, first_member = first(line)
   if first_member == member then
     if was_first then call('ZREM', lines, project .. ' ' .. was_first .. ' ' .. domain) end

@@ -1,20 +1,20 @@
 //! The keeper's own side: obeys its handles, renews what is due, hears the notices, and releases.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
+use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::place::{End, Place};
 use super::renewals::{Entry, Fate, Grip, Id, Renewals, Term};
-use super::returns::{Returning, Returns};
-use super::{Command, Held, Keeper, Patience, Request, Terms, gone};
+use super::returns::Returning;
+use super::{Command, Held, Patience, Request, Terms, WeakKeeper, gone};
 use crate::acquire::{Acquired, AcquiredAll};
 use crate::allocation::{Allocation, Kept};
 use crate::amount::ResourceConstraintsSpec;
@@ -32,16 +32,11 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// Where a keeper works.
 #[derive(Debug)]
 pub(super) struct Desk {
-    registered: Registered,
+    keeper: WeakKeeper,
     holder: Holder,
-    handle: mpsc::WeakUnboundedSender<Command>,
-    returns: Returns,
-    /// The same through a connection of its own.
-    own: OnceCell<Registered>,
+    /// The pools through a connection of its own.
+    pools: OnceCell<Registered>,
     channel: OnceCell<Channel>,
-    renewals: Mutex<Renewals>,
-    /// Something may be due before what was next.
-    earlier: Notify,
     tasks: TaskTracker,
 }
 
@@ -57,23 +52,12 @@ struct Gone {
 impl Desk {
     /// Begins work on a thread of its own.
     pub(super) fn open(
-        registered: Registered,
+        keeper: WeakKeeper,
         holder: Holder,
-        handle: mpsc::WeakUnboundedSender<Command>,
-        returns: Returns,
         inbox: mpsc::UnboundedReceiver<Command>,
     ) -> io::Result<()> {
-        let desk = Arc::new(Self {
-            registered,
-            holder,
-            handle,
-            returns,
-            own: OnceCell::new(),
-            channel: OnceCell::new(),
-            renewals: Mutex::default(),
-            earlier: Notify::new(),
-            tasks: TaskTracker::new(),
-        });
+        let (pools, channel) = (OnceCell::new(), OnceCell::new());
+        let desk = Arc::new(Self { keeper, holder, pools, channel, tasks: TaskTracker::new() });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name("tokenpool-keeper".to_owned());
         thread.spawn(move || runtime.block_on(desk.run(inbox))).map(drop)
@@ -94,7 +78,7 @@ impl Desk {
                     None => break,
                 },
                 () = due => self.renew_due(),
-                () = self.earlier.notified() => {}
+                () = self.keeper.renewals.rescheduled() => {}
             }
         }
         self.tasks.close();
@@ -113,50 +97,36 @@ impl Desk {
                 let work = |cancelled| async move { desk.acquire_all(&requests, &cancelled).await };
                 self.tasks.spawn(deliver(claims, reply, work));
             }
-            Command::Keep(held, lease, asked, grip) => {
-                self.renewals().keep(*held, lease, asked, grip);
-            }
-            Command::Forget(held, own) => held.iter().for_each(|held| self.forget(held, own)),
-            Command::Release(returning, own) => {
-                self.forget(returning.held(), own);
-                self.give_back(returning);
-            }
-        }
-    }
-
-    fn forget(self: &Arc<Self>, held: &Held, own: Option<Id>) {
-        let unknown = self.renewals().remove_grants(held, own);
-        if let Some(held) = unknown {
-            self.release_later(held);
+            Command::Release(returning) => self.give_back(returning),
         }
     }
 
     pub(super) fn renewals(&self) -> MutexGuard<'_, Renewals> {
-        self.renewals.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keeper.renewals.lock()
     }
 
     /// Has an entry renewed.
     pub(super) fn insert(&self, entry: Entry) -> Id {
         let id = self.renewals().insert(entry);
-        self.earlier.notify_one();
+        self.keeper.renewals.reschedule();
         id
     }
 
     /// Notes that an entry was renewed. As [`Renewals::renewed`].
     pub(super) fn renewed(&self, id: Id, sent: Instant, interval: Duration) -> bool {
         let is_known = self.renewals().renewed(id, sent, interval);
-        self.earlier.notify_one();
+        self.keeper.renewals.reschedule();
         is_known
     }
 
     /// The pools, through a connection that is made for the first call.
     pub(super) async fn pools(&self) -> Result<&Registered> {
-        self.own.get_or_try_init(|| self.registered.detached()).await
+        self.pools.get_or_try_init(|| self.keeper.registered.detached()).await
     }
 
     /// Whether a claim has to ask although it knows that it was granted.
     pub(super) fn awaits_replicas(&self) -> bool {
-        self.registered.backend().awaits_replicas()
+        self.keeper.registered.backend().awaits_replicas()
     }
 
     /// The channel of this process's tickets, opened for the first of them.
@@ -183,7 +153,7 @@ impl Desk {
             Notice::Gone { pool, member } => self.renewals().call(pool, member, None),
             Notice::Interrupted => {
                 self.renewals().look_after_tickets();
-                self.earlier.notify_one();
+                self.keeper.renewals.reschedule();
             }
         }
     }
@@ -224,7 +194,7 @@ impl Desk {
                 let mut renewals = self.renewals();
                 ids.into_iter().for_each(|id| renewals.try_again(id));
                 drop(renewals);
-                return self.earlier.notify_one();
+                return self.keeper.renewals.reschedule();
             }
         };
         let mut gone = Vec::new();
@@ -245,7 +215,7 @@ impl Desk {
         if !gone.is_empty() {
             self.look_into(pool, gone).await;
         }
-        self.earlier.notify_one();
+        self.keeper.renewals.reschedule();
     }
 
     /// Finds out why these grants are gone. What the server has forgotten, because it lost its data, is claimed again: its
@@ -272,7 +242,7 @@ impl Desk {
         }
         for Gone { id, held, is_unrecorded } in gone {
             // Given back on purpose just now, it is not lost.
-            if self.returns.include(&held) {
+            if self.keeper.returns.include(&held) {
                 self.renewals().remove(id);
                 continue;
             }
@@ -321,7 +291,7 @@ impl Desk {
     }
 
     fn release_later(self: &Arc<Self>, held: Held) {
-        self.give_back(self.returns.begin(held));
+        self.give_back(self.keeper.returns.begin(held));
     }
 
     fn give_back(self: &Arc<Self>, returning: Returning) {
@@ -472,21 +442,20 @@ impl Desk {
         terms: Terms,
     ) -> Result<Allocation> {
         let held = Held { number: grant.fencing_number, ..request.held() };
-        let Some(commands) = self.handle.upgrade() else {
+        let Some(keeper) = self.keeper.upgrade() else {
             self.release_later(held);
             return Err(gone("acquire"));
         };
         let leased = terms.lease.zip(term);
-        let kept = leased.filter(|_| self.registered.backend().keeps_grants()).map(|leased| {
-            let (lease, term) = leased;
-            let (sender, fate) = watch::channel(Fate { lost: false, number: held.number });
-            let (units, constraints) = (grant.units, terms.constraints);
-            let grip = Grip { units, constraints, fate: sender };
-            let entry = self.insert(Entry::grant(held.clone(), lease, term, grip));
-            Kept { entry, fate }
-        });
-        let (returns, registered) = (self.returns.clone(), self.registered.clone());
-        let keeper = Keeper { commands, returns, registered };
+        let kept =
+            leased.filter(|_| self.keeper.registered.backend().keeps_grants()).map(|leased| {
+                let (lease, term) = leased;
+                let (sender, fate) = watch::channel(Fate { lost: false, number: held.number });
+                let (units, constraints) = (grant.units, terms.constraints);
+                let grip = Grip { units, constraints, fate: sender };
+                let entry = self.insert(Entry::grant(held.clone(), lease, term, grip));
+                Kept { entry, fate }
+            });
         Ok(Allocation::new(keeper, held, grant, kept))
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use self::desk::Desk;
 pub(crate) use self::renewals::{Fate, Id};
-use self::renewals::{Grip, Term, third};
+use self::renewals::{Grip, SharedRenewals, Term, third};
 use self::returns::{Returning, Returns};
 use crate::acquire::{Acquired, AcquiredAll};
 use crate::amount::{Lease, ResourceConstraintsSpec, Units};
@@ -31,8 +31,18 @@ const THIS_PROCESS: &str = "a thread of this process";
 #[derive(Clone, Debug)]
 pub(crate) struct Keeper {
     commands: mpsc::UnboundedSender<Command>,
+    renewals: SharedRenewals,
     returns: Returns,
     /// For what need not wait for the keeper.
+    registered: Registered,
+}
+
+/// The keeper's own handle, which does not keep it from ending.
+#[derive(Debug)]
+struct WeakKeeper {
+    commands: mpsc::WeakUnboundedSender<Command>,
+    renewals: SharedRenewals,
+    returns: Returns,
     registered: Registered,
 }
 
@@ -78,27 +88,30 @@ pub(crate) struct Held {
 enum Command {
     Acquire(Box<Request>, Vec<Returning>, oneshot::Sender<Result<Acquired>>),
     AcquireAll(Vec<Request>, Vec<Returning>, oneshot::Sender<Result<AcquiredAll>>),
-    Keep(Box<Held>, Lease, Instant, Grip),
-    /// Renew these no longer; the guard of this entry knows it.
-    Forget(Vec<Held>, Option<Id>),
-    Release(Returning, Option<Id>),
+    Release(Returning),
 }
 
 impl Keeper {
     /// Starts a keeper over connections of its own.
     pub(crate) fn start(registered: Registered, holder: Holder) -> Result<Self> {
         let (commands, inbox) = mpsc::unbounded_channel();
-        let returns = Returns::default();
-        let handle = commands.downgrade();
-        let own = registered.clone();
-        Desk::open(own, holder, handle, returns.clone(), inbox).map_err(|source| {
-            Error::Unavailable {
-                operation: "keeper",
-                server: THIS_PROCESS.to_owned(),
-                source: Box::new(source),
-            }
+        let (renewals, returns) = (SharedRenewals::default(), Returns::default());
+        let keeper = Self { commands, renewals, returns, registered };
+        Desk::open(keeper.downgrade(), holder, inbox).map_err(|source| Error::Unavailable {
+            operation: "keeper",
+            server: THIS_PROCESS.to_owned(),
+            source: Box::new(source),
         })?;
-        Ok(Self { commands, returns, registered })
+        Ok(keeper)
+    }
+
+    fn downgrade(&self) -> WeakKeeper {
+        WeakKeeper {
+            commands: self.commands.downgrade(),
+            renewals: self.renewals.clone(),
+            returns: self.returns.clone(),
+            registered: self.registered.clone(),
+        }
     }
 
     pub(crate) async fn acquire(&self, request: Request) -> Result<Acquired> {
@@ -124,13 +137,21 @@ impl Keeper {
         (units, constraints): (Units, ResourceConstraintsSpec),
     ) {
         let fate = watch::Sender::new(Fate { lost: false, number: held.number });
-        let grip = Grip { units, constraints, fate };
-        self.send(Command::Keep(Box::new(held), lease, asked, grip));
+        self.renewals.lock().keep(held, lease, asked, Grip { units, constraints, fate });
+        self.renewals.reschedule();
     }
 
     /// Renews these no longer.
-    pub(crate) fn forget(&self, held: Vec<Held>) {
-        self.send(Command::Forget(held, None));
+    pub(crate) fn forget(&self, held: impl Iterator<Item = Held>) {
+        held.for_each(|held| self.forget_one(&held, None));
+    }
+
+    /// Renews this no longer; the guard of the entry `own` knows it.
+    fn forget_one(&self, held: &Held, own: Option<Id>) {
+        let unknown = self.renewals.lock().remove_grants(held, own);
+        if let Some(held) = unknown {
+            self.send(Command::Release(self.returns.begin(held)));
+        }
     }
 
     /// Gives back what a guard holds; without an answer it is tried again in the background.
@@ -140,10 +161,10 @@ impl Keeper {
         let returning = Some(self.returns.begin(held.clone()));
         let mut unanswered = Unanswered { keeper: self, returning, own };
         let release = held.release(&self.registered);
-        // The keeper's thread is woken only when the connection has sent the call.
+        // While the server decides, since whoever waits for the units comes first.
         let forget = async {
             tokio::task::yield_now().await;
-            self.send(Command::Forget(vec![held.clone()], own));
+            self.forget_one(&held, own);
         };
         let (released, ()) = tokio::join!(biased; release, forget);
         if !matches!(&released, Err(error) if error.is_retryable()) {
@@ -154,7 +175,12 @@ impl Keeper {
 
     /// Gives back what a guard holds in the background, trying again until the server answers.
     pub(crate) fn release_later(&self, held: Held, own: Option<Id>) {
-        self.send(Command::Release(self.returns.begin(held), own));
+        self.give_back(self.returns.begin(held), own);
+    }
+
+    fn give_back(&self, returning: Returning, own: Option<Id>) {
+        self.forget_one(returning.held(), own);
+        self.send(Command::Release(returning));
     }
 
     /// Waits until nothing that was asked for before can give these tokens back any more.
@@ -168,6 +194,15 @@ impl Keeper {
     }
 }
 
+impl WeakKeeper {
+    /// A handle, if there is still one.
+    fn upgrade(&self) -> Option<Keeper> {
+        let (renewals, returns) = (self.renewals.clone(), self.returns.clone());
+        let registered = self.registered.clone();
+        Some(Keeper { commands: self.commands.upgrade()?, renewals, returns, registered })
+    }
+}
+
 /// A release that the keeper goes on with if this is dropped before it is answered.
 struct Unanswered<'a> {
     keeper: &'a Keeper,
@@ -178,7 +213,7 @@ struct Unanswered<'a> {
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if let Some(returning) = self.returning.take() {
-            self.keeper.send(Command::Release(returning, self.own));
+            self.keeper.give_back(returning, self.own);
         }
     }
 }
@@ -202,6 +237,11 @@ impl Held {
                 Ok(released.first().copied().unwrap_or(Released::NotHeld))
             }
         }
+    }
+
+    /// Whether the grant of a token is the one that is meant, as far as both are known.
+    fn is_meant_by(&self, meant: &Self) -> bool {
+        self.number.zip(meant.number).is_none_or(|(own, meant)| own == meant)
     }
 
     fn key(&self) -> (PoolName, Member) {

@@ -1,7 +1,7 @@
 //! What a process has renewed, and when.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -20,8 +20,38 @@ const TOGETHER: u32 = 4;
 /// But no sooner than this before they are.
 const SOONEST: Duration = Duration::from_secs(10);
 
+/// Most entries that are taken at once, so that nobody waits long for the others.
+const AT_ONCE: usize = 500;
+
 /// Names an entry.
 pub(crate) type Id = u64;
+
+/// The renewals of a process: who holds changes them, and the keeper carries them out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SharedRenewals(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    renewals: Mutex<Renewals>,
+    /// Something may be due before what was next.
+    earlier: Notify,
+}
+
+impl SharedRenewals {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Renewals> {
+        self.0.renewals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the keeper look again at what is due next.
+    pub(super) fn reschedule(&self) {
+        self.0.earlier.notify_one();
+    }
+
+    /// Ends when it has to look.
+    pub(super) async fn rescheduled(&self) {
+        self.0.earlier.notified().await;
+    }
+}
 
 /// The entries, by whom they belong to and by when they are due.
 #[derive(Debug, Default)]
@@ -181,14 +211,13 @@ impl Renewals {
     /// Answers what that guard does not know it holds: another grant, which was claimed while it was let go.
     #[must_use]
     pub(super) fn remove_grants(&mut self, held: &Held, own: Option<Id>) -> Option<Held> {
+        let of_own = own.and_then(|own| self.remove(own)).map(|entry| entry.held);
         for id in self.grants(held) {
-            if let Some(Entry { concerns: Concerns::Grant(grip), .. }) = self.remove(id)
-                && own != Some(id)
-            {
+            if let Some(Entry { concerns: Concerns::Grant(grip), .. }) = self.remove(id) {
                 grip.lost();
             }
         }
-        own.and_then(|own| self.remove(own)).map(|entry| entry.held)
+        of_own.filter(|own| !own.is_meant_by(held))
     }
 
     /// Keeps a grant that nobody has a guard of. One that is kept already was renewed by the same call, sent at `asked`.
@@ -271,12 +300,12 @@ impl Renewals {
         }
     }
 
-    /// Takes what is to be renewed now, by pool. What a renewal is under way for in vain is lost.
+    /// Takes what is to be renewed now, or the first of it, by pool. What a renewal is under way for in vain is lost.
     pub(super) fn take_due(&mut self) -> HashMap<PoolName, Vec<Id>> {
         let now = Instant::now();
         let mut batches: HashMap<PoolName, Vec<Id>> = HashMap::new();
         let soon = self.due.iter().take_while(|(due, _)| *due <= now + SOONEST);
-        for (due, id) in soon.copied().collect::<Vec<_>>() {
+        for (due, id) in soon.take(AT_ONCE).copied().collect::<Vec<_>>() {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             if entry.under_way {
                 if due <= now {
@@ -374,10 +403,7 @@ impl Renewals {
 
     /// The entries of a token's grants, or of the one that is meant.
     fn grants(&self, held: &Held) -> Vec<Id> {
-        let is_meant = |entry: &Entry| match (entry.held.number, held.number) {
-            (Some(of_entry), Some(meant)) => entry.is_grant() && of_entry == meant,
-            _ => entry.is_grant(),
-        };
+        let is_meant = |entry: &Entry| entry.is_grant() && entry.held.is_meant_by(held);
         let ids = self.by_member.get(&held.key()).into_iter().flatten().copied();
         ids.filter(|id| self.entries.get(id).is_some_and(is_meant)).collect()
     }

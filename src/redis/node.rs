@@ -1,5 +1,6 @@
 //! One server: the connections that all calls share, and a pool of others.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -108,24 +109,32 @@ impl Node {
     }
 
     /// What comes back on a connection for this call alone.
-    pub(super) async fn alone(&self, request: Request<'_>, ends: Instant) -> RedisResult<Value> {
-        // Whether the server is there, the shared connection knows without trying.
-        if let Some(Err(error)) = self.hearing().now() {
-            return Err(error);
-        }
-        let limit = self.limits.command;
-        let Ok(own) = timeout_at(ends, self.own()).await else {
-            return Err(timed_out("connected", limit));
-        };
-        let mut own = own?;
-        let answer = timeout_at(ends, request.send([&[], &[]], &mut own)).await;
-        let answer = answer.unwrap_or_else(|_| Err(timed_out("answered", limit)));
-        let answer = answer.map(|(_, answer)| answer);
-        if answer.as_ref().is_err_and(is_unusable) {
-            // The rest of an answer may still be coming, and must not be anybody's.
-            drop(Connection::take(own));
-        }
-        answer
+    ///
+    /// In a box, because making a connection takes 7 KB, which every call that never does would carry along.
+    pub(super) fn alone<'a>(
+        &'a self,
+        request: Request<'a>,
+        ends: Instant,
+    ) -> Pin<Box<dyn Future<Output = RedisResult<Value>> + Send + 'a>> {
+        Box::pin(async move {
+            // Whether the server is there, the shared connection knows without trying.
+            if let Some(Err(error)) = self.hearing().now() {
+                return Err(error);
+            }
+            let limit = self.limits.command;
+            let Ok(own) = timeout_at(ends, self.own()).await else {
+                return Err(timed_out("connected", limit));
+            };
+            let mut own = own?;
+            let answer = timeout_at(ends, request.send([&[], &[]], &mut own)).await;
+            let answer = answer.unwrap_or_else(|_| Err(timed_out("answered", limit)));
+            let answer = answer.map(|(_, answer)| answer);
+            if answer.as_ref().is_err_and(is_unusable) {
+                // The rest of an answer may still be coming, and must not be anybody's.
+                drop(Connection::take(own));
+            }
+            answer
+        })
     }
 
     /// A shared connection, as soon as there is one.
