@@ -11,7 +11,7 @@ FLYTEIDL = .servers/flyteidl
 PROFILE = release
 
 # Tests wait for servers more than they compute.
-export RUST_TEST_THREADS ?= 6
+export RUST_TEST_THREADS ?= 10
 
 .PHONY: test flyteidl chaos test-servers model examples replay lint bench bench-quick package
 
@@ -19,8 +19,8 @@ export RUST_TEST_THREADS ?= 6
 test:
 	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server cargo test --workspace
 
-# Ten minutes of what `make test` does for 15 seconds: processes, faults and a judge. On four topologies, two at a time, so
-# twenty minutes in all; CHAOS_TOPOLOGY=single, sentinels, protected or cluster is one of them alone.
+# Ten minutes of what `make test` does for 15 seconds: processes, faults and a judge. On four topologies at a time;
+# CHAOS_TOPOLOGY=single, sentinels, protected or cluster is one of them alone.
 # CHAOS_SEED=N repeats the choices of a run.
 chaos:
 	server=$$(tests/servers.sh redis) && TOKENPOOL_TEST_SERVER=$$server CHAOS_SECONDS=$${CHAOS_SECONDS:-600} \

@@ -2,7 +2,7 @@
 //! leases, servers die, hang, come back or are replaced, their scripts and connections go, slots move, the network parts.
 //! Afterwards the logs that the processes wrote outside of Redis are judged.
 //!
-//! `CHAOS_TOPOLOGY` (`single`, `sentinels`, `protected` or `cluster`; all of them, two at a time, if it is not set) says where,
+//! `CHAOS_TOPOLOGY` (`single`, `sentinels`, `protected` or `cluster`; all of them at a time if it is not set) says where,
 //! `CHAOS_SECONDS` (15) for how long each, or longer until everything has befallen it, and `CHAOS_SEED` repeats the choices of
 //! a run.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
