@@ -1,7 +1,8 @@
 -- A pool's queue: giving back what ended, and handing units on to the tickets whose turn it is.
 --
 -- Stands for the line that includes it; README.md says what the keys hold. Expects the locals call, pool, usage, grants,
--- leases, tickets, queue, lines, turns and shares.
+-- leases, tickets, queue, lines, turns and shares. Constants go into commands as text, because turning Lua numbers into
+-- strings is what costs.
 
 -- Most leases to end, and most tickets to grant to, in one call; what is left is due at once and done by the next.
 local ENDED, HANDED = 20, 100

@@ -439,6 +439,20 @@ mod tests {
         Ok(Entry::grant(held, lease, Term::new(Instant::now(), lease, third(lease)), grip))
     }
 
+    /// Whoever lets something go meanwhile waits for a part of it only.
+    #[test]
+    fn much_that_is_due_is_taken_in_parts() -> Result<()> {
+        let mut renewals = Renewals::default();
+        for number in 0..=AT_ONCE {
+            let mut entry = entry(held(number as u64)?)?;
+            entry.term.due = Instant::now();
+            renewals.insert(entry);
+        }
+        let mut take = || renewals.take_due().into_values().map(|ids| ids.len()).sum::<usize>();
+        assert_eq!([take(), take(), take()], [AT_ONCE, 1, 0]);
+        Ok(())
+    }
+
     /// The guard is let go, and says which grant it knows of, just when the keeper has claimed the token again.
     #[test]
     fn a_grant_that_its_guard_does_not_know_is_not_renewed_for_ever() -> Result<()> {
