@@ -76,16 +76,12 @@ local function open_project(project)
   end
 end
 
--- Lets the first ticket of a domain, and its project, be looked at again.
+-- Lets the first ticket of a domain, and its project, be looked at again: when units of the domain came back, only where a
+-- cap may have taken a place or a turn away (`closed`).
 local function open(project, domain)
   local rank = first(project .. ':' .. domain)
   if rank then call('ZADD', lines, '0', project .. ' ' .. rank .. ' ' .. domain) end
   open_project(project)
-end
-
--- The same when units of the domain came back: only where a cap may have taken a place or a turn away.
-local function reopen(project, domain)
-  if closed then open(project, domain) end
 end
 
 -- Notes that a cap took a place or a turn away.
@@ -132,7 +128,7 @@ local function free(member, units)
   local project, domain = scope_of(member)
   if not project then return end
   count(project, domain, '-' .. units)
-  reopen(project, domain)
+  if closed then open(project, domain) end
 end
 
 -- Records a grant and counts its units.

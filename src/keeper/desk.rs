@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::place::{End, Place};
 use super::renewals::{Entry, Fate, Grip, Id, Renewals, Term};
 use super::returns::Returning;
-use super::{Command, Held, Patience, Request, Terms, WeakKeeper, gone};
+use super::{Command, Held, Keeper, Patience, Request, Shared, Terms, gone};
 use crate::acquire::{Acquired, AcquiredAll};
 use crate::allocation::{Allocation, Kept};
 use crate::amount::ResourceConstraintsSpec;
@@ -32,7 +32,9 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// Where a keeper works.
 #[derive(Debug)]
 pub(super) struct Desk {
-    keeper: WeakKeeper,
+    /// For handles that go with guards; it does not keep the keeper from ending.
+    handle: mpsc::WeakUnboundedSender<Command>,
+    shared: Shared,
     holder: Holder,
     /// The pools through a connection of its own.
     pools: OnceCell<Registered>,
@@ -52,12 +54,18 @@ struct Gone {
 impl Desk {
     /// Begins work on a thread of its own.
     pub(super) fn open(
-        keeper: WeakKeeper,
+        keeper: &Keeper,
         holder: Holder,
         inbox: mpsc::UnboundedReceiver<Command>,
     ) -> io::Result<()> {
-        let (pools, channel) = (OnceCell::new(), OnceCell::new());
-        let desk = Arc::new(Self { keeper, holder, pools, channel, tasks: TaskTracker::new() });
+        let desk = Arc::new(Self {
+            handle: keeper.commands.downgrade(),
+            shared: keeper.shared.clone(),
+            holder,
+            pools: OnceCell::new(),
+            channel: OnceCell::new(),
+            tasks: TaskTracker::new(),
+        });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name("tokenpool-keeper".to_owned());
         thread.spawn(move || runtime.block_on(desk.run(inbox))).map(drop)
@@ -78,7 +86,7 @@ impl Desk {
                     None => break,
                 },
                 () = due => self.renew_due(),
-                () = self.keeper.renewals.rescheduled() => {}
+                () = self.shared.renewals.rescheduled() => {}
             }
         }
         self.tasks.close();
@@ -102,31 +110,31 @@ impl Desk {
     }
 
     pub(super) fn renewals(&self) -> MutexGuard<'_, Renewals> {
-        self.keeper.renewals.lock()
+        self.shared.renewals.lock()
     }
 
     /// Has an entry renewed.
     pub(super) fn insert(&self, entry: Entry) -> Id {
         let id = self.renewals().insert(entry);
-        self.keeper.renewals.reschedule();
+        self.shared.renewals.reschedule();
         id
     }
 
     /// Notes that an entry was renewed. As [`Renewals::renewed`].
     pub(super) fn renewed(&self, id: Id, sent: Instant, interval: Duration) -> bool {
         let is_known = self.renewals().renewed(id, sent, interval);
-        self.keeper.renewals.reschedule();
+        self.shared.renewals.reschedule();
         is_known
     }
 
     /// The pools, through a connection that is made for the first call.
     pub(super) async fn pools(&self) -> Result<&Registered> {
-        self.pools.get_or_try_init(|| self.keeper.registered.detached()).await
+        self.pools.get_or_try_init(|| self.shared.registered.detached()).await
     }
 
     /// Whether a claim has to ask although it knows that it was granted.
     pub(super) fn awaits_replicas(&self) -> bool {
-        self.keeper.registered.backend().awaits_replicas()
+        self.shared.registered.backend().awaits_replicas()
     }
 
     /// The channel of this process's tickets, opened for the first of them.
@@ -153,7 +161,7 @@ impl Desk {
             Notice::Gone { pool, member } => self.renewals().call(pool, member, None),
             Notice::Interrupted => {
                 self.renewals().look_after_tickets();
-                self.keeper.renewals.reschedule();
+                self.shared.renewals.reschedule();
             }
         }
     }
@@ -194,7 +202,7 @@ impl Desk {
                 let mut renewals = self.renewals();
                 ids.into_iter().for_each(|id| renewals.try_again(id));
                 drop(renewals);
-                return self.keeper.renewals.reschedule();
+                return self.shared.renewals.reschedule();
             }
         };
         let mut gone = Vec::new();
@@ -215,7 +223,7 @@ impl Desk {
         if !gone.is_empty() {
             self.look_into(pool, gone).await;
         }
-        self.keeper.renewals.reschedule();
+        self.shared.renewals.reschedule();
     }
 
     /// Finds out why these grants are gone. What the server has forgotten, because it lost its data, is claimed again: its
@@ -242,7 +250,7 @@ impl Desk {
         }
         for Gone { id, held, is_unrecorded } in gone {
             // Given back on purpose just now, it is not lost.
-            if self.keeper.returns.include(&held) {
+            if self.shared.returns.include(&held) {
                 self.renewals().remove(id);
                 continue;
             }
@@ -291,7 +299,7 @@ impl Desk {
     }
 
     fn release_later(self: &Arc<Self>, held: Held) {
-        self.give_back(self.keeper.returns.begin(held));
+        self.give_back(self.shared.returns.begin(held));
     }
 
     fn give_back(self: &Arc<Self>, returning: Returning) {
@@ -442,13 +450,13 @@ impl Desk {
         terms: Terms,
     ) -> Result<Allocation> {
         let held = Held { number: grant.fencing_number, ..request.held() };
-        let Some(keeper) = self.keeper.upgrade() else {
+        let Some(commands) = self.handle.upgrade() else {
             self.release_later(held);
             return Err(gone("acquire"));
         };
         let leased = terms.lease.zip(term);
         let kept =
-            leased.filter(|_| self.keeper.registered.backend().keeps_grants()).map(|leased| {
+            leased.filter(|_| self.shared.registered.backend().keeps_grants()).map(|leased| {
                 let (lease, term) = leased;
                 let (sender, fate) = watch::channel(Fate { lost: false, number: held.number });
                 let (units, constraints) = (grant.units, terms.constraints);
@@ -456,6 +464,7 @@ impl Desk {
                 let entry = self.insert(Entry::grant(held.clone(), lease, term, grip));
                 Kept { entry, fate }
             });
+        let keeper = Keeper { commands, shared: self.shared.clone() };
         Ok(Allocation::new(keeper, held, grant, kept))
     }
 }

@@ -31,16 +31,12 @@ const THIS_PROCESS: &str = "a thread of this process";
 #[derive(Clone, Debug)]
 pub(crate) struct Keeper {
     commands: mpsc::UnboundedSender<Command>,
-    renewals: SharedRenewals,
-    returns: Returns,
-    /// For what need not wait for the keeper.
-    registered: Registered,
+    shared: Shared,
 }
 
-/// The keeper's own handle, which does not keep it from ending.
-#[derive(Debug)]
-struct WeakKeeper {
-    commands: mpsc::WeakUnboundedSender<Command>,
+/// What handles and their keeper share.
+#[derive(Clone, Debug)]
+struct Shared {
     renewals: SharedRenewals,
     returns: Returns,
     registered: Registered,
@@ -96,8 +92,8 @@ impl Keeper {
     pub(crate) fn start(registered: Registered, holder: Holder) -> Result<Self> {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (renewals, returns) = (SharedRenewals::default(), Returns::default());
-        let keeper = Self { commands, renewals, returns, registered };
-        Desk::open(keeper.downgrade(), holder, inbox).map_err(|source| Error::Unavailable {
+        let keeper = Self { commands, shared: Shared { renewals, returns, registered } };
+        Desk::open(&keeper, holder, inbox).map_err(|source| Error::Unavailable {
             operation: "keeper",
             server: THIS_PROCESS.to_owned(),
             source: Box::new(source),
@@ -105,25 +101,17 @@ impl Keeper {
         Ok(keeper)
     }
 
-    fn downgrade(&self) -> WeakKeeper {
-        WeakKeeper {
-            commands: self.commands.downgrade(),
-            renewals: self.renewals.clone(),
-            returns: self.returns.clone(),
-            registered: self.registered.clone(),
-        }
-    }
-
     pub(crate) async fn acquire(&self, request: Request) -> Result<Acquired> {
         let (reply, answer) = oneshot::channel();
-        let (_waiting, claim) = self.returns.claim(vec![request.held()]);
+        let (_waiting, claim) = self.shared.returns.claim(vec![request.held()]);
         self.send(Command::Acquire(Box::new(request), claim, reply));
         answer.await.unwrap_or_else(|_| Err(gone("acquire")))
     }
 
     pub(crate) async fn acquire_all(&self, requests: Vec<Request>) -> Result<AcquiredAll> {
         let (reply, answer) = oneshot::channel();
-        let (_waiting, claims) = self.returns.claim(requests.iter().map(Request::held).collect());
+        let (_waiting, claims) =
+            self.shared.returns.claim(requests.iter().map(Request::held).collect());
         self.send(Command::AcquireAll(requests, claims, reply));
         answer.await.unwrap_or_else(|_| Err(gone("acquire_all")))
     }
@@ -137,8 +125,8 @@ impl Keeper {
         (units, constraints): (Units, ResourceConstraintsSpec),
     ) {
         let fate = watch::Sender::new(Fate { lost: false, number: held.number });
-        self.renewals.lock().keep(held, lease, asked, Grip { units, constraints, fate });
-        self.renewals.reschedule();
+        self.shared.renewals.lock().keep(held, lease, asked, Grip { units, constraints, fate });
+        self.shared.renewals.reschedule();
     }
 
     /// Renews these no longer.
@@ -148,9 +136,9 @@ impl Keeper {
 
     /// Renews this no longer; the guard of the entry `own` knows it.
     fn forget_one(&self, held: &Held, own: Option<Id>) {
-        let unknown = self.renewals.lock().remove_grants(held, own);
+        let unknown = self.shared.renewals.lock().remove_grants(held, own);
         if let Some(held) = unknown {
-            self.send(Command::Release(self.returns.begin(held)));
+            self.send(Command::Release(self.shared.returns.begin(held)));
         }
     }
 
@@ -158,9 +146,9 @@ impl Keeper {
     ///
     /// Asks from here and not from the keeper's thread, so that whoever waits for the units has them sooner.
     pub(crate) async fn release(&self, held: Held, own: Option<Id>) -> Result<Released> {
-        let returning = Some(self.returns.begin(held.clone()));
+        let returning = Some(self.shared.returns.begin(held.clone()));
         let mut unanswered = Unanswered { keeper: self, returning, own };
-        let release = held.release(&self.registered);
+        let release = held.release(&self.shared.registered);
         // While the server decides, since whoever waits for the units comes first.
         let forget = async {
             tokio::task::yield_now().await;
@@ -175,7 +163,7 @@ impl Keeper {
 
     /// Gives back what a guard holds in the background, trying again until the server answers.
     pub(crate) fn release_later(&self, held: Held, own: Option<Id>) {
-        self.give_back(self.returns.begin(held), own);
+        self.give_back(self.shared.returns.begin(held), own);
     }
 
     fn give_back(&self, returning: Returning, own: Option<Id>) {
@@ -185,21 +173,12 @@ impl Keeper {
 
     /// Waits until nothing that was asked for before can give these tokens back any more.
     pub(crate) async fn settled(&self, tokens: impl Iterator<Item = Held>) {
-        self.returns.settled(tokens).await;
+        self.shared.returns.settled(tokens).await;
     }
 
     fn send(&self, command: Command) {
         // The keeper listens as long as there are handles.
         let _ = self.commands.send(command);
-    }
-}
-
-impl WeakKeeper {
-    /// A handle, if there is still one.
-    fn upgrade(&self) -> Option<Keeper> {
-        let (renewals, returns) = (self.renewals.clone(), self.returns.clone());
-        let registered = self.registered.clone();
-        Some(Keeper { commands: self.commands.upgrade()?, renewals, returns, registered })
     }
 }
 
