@@ -137,7 +137,7 @@ impl Calls {
     }
 
     pub(crate) fn claim(&self, token: &Token, terms: Terms) -> Cmd {
-        let mut cmd = self.evalsha(&self.allocate);
+        let mut cmd = self.evalsha(&self.allocate, self.keys_of(terms));
         self.add_claim(&mut cmd, token, terms);
         cmd
     }
@@ -145,14 +145,14 @@ impl Calls {
     /// A claim that `commandstats` counts as EVAL, so that the cost of EVALSHA is that of releases
     /// alone.
     pub(crate) fn uncounted_claim(&self, token: &Token, terms: Terms) -> Cmd {
-        let mut cmd = self.eval(ALLOCATE);
+        let mut cmd = self.eval(ALLOCATE, self.keys_of(terms));
         self.add_claim(&mut cmd, token, terms);
         cmd
     }
 
     /// Nothing, called like a claim.
     pub(crate) fn no_op(&self, token: &Token) -> Cmd {
-        let mut cmd = self.evalsha(&self.no_op);
+        let mut cmd = self.evalsha(&self.no_op, self.keys_of(Terms::LEASED));
         self.add_claim(&mut cmd, token, Terms::LEASED);
         cmd
     }
@@ -177,7 +177,7 @@ impl Calls {
     /// A release that `commandstats` counts as EVAL, so that the cost of EVALSHA is that of claims
     /// alone.
     pub(crate) fn uncounted_release(&self, token: &Token) -> Cmd {
-        let mut cmd = self.eval(RELEASE);
+        let mut cmd = self.eval(RELEASE, self.keys_of_grants());
         self.add_release(&mut cmd, token, [token.token.as_str()]);
         cmd
     }
@@ -188,7 +188,7 @@ impl Calls {
         of: &Token,
         tokens: impl IntoIterator<Item = &'a str>,
     ) -> Cmd {
-        let mut cmd = self.evalsha(&self.allocate_many);
+        let mut cmd = self.evalsha(&self.allocate_many, &self.keys);
         self.add_claimant(&mut cmd, of, CAP);
         for token in tokens {
             cmd.arg(of.member(token)).arg(1).arg(NONE);
@@ -201,14 +201,21 @@ impl Calls {
         of: &Token,
         tokens: impl IntoIterator<Item = &'a str>,
     ) -> Cmd {
-        let mut cmd = self.evalsha(&self.release);
+        let mut cmd = self.evalsha(&self.release, self.keys_of_grants());
         self.add_release(&mut cmd, of, tokens);
+        cmd
+    }
+
+    /// A release in a pool where somebody waits.
+    pub(crate) fn hand_on(&self, token: &Token) -> Cmd {
+        let mut cmd = self.evalsha(&self.release, &self.keys);
+        self.add_release(&mut cmd, token, [token.token.as_str()]);
         cmd
     }
 
     /// Renews what many tokens hold.
     pub(crate) fn renew<'a>(&self, tokens: impl IntoIterator<Item = &'a Token>) -> Cmd {
-        let mut cmd = self.evalsha(&self.renew);
+        let mut cmd = self.evalsha(&self.renew, &self.keys);
         for token in tokens {
             let member = token.member(&token.token);
             cmd.arg(member).arg(&token.execution).arg(LEASE.as_millis().to_string());
@@ -216,12 +223,21 @@ impl Calls {
         cmd
     }
 
-    fn evalsha(&self, digest: &str) -> Cmd {
-        redis::cmd("EVALSHA").arg(digest).arg(self.keys.len()).arg(&self.keys).to_owned()
+    /// Those of what is granted, which are enough while nobody waits.
+    fn keys_of_grants(&self) -> &[String] {
+        &self.keys[..4]
     }
 
-    fn eval(&self, script: &str) -> Cmd {
-        redis::cmd("EVAL").arg(bare(script)).arg(self.keys.len()).arg(&self.keys).to_owned()
+    fn keys_of(&self, terms: Terms) -> &[String] {
+        if terms.ticket.is_some() { &self.keys } else { self.keys_of_grants() }
+    }
+
+    fn evalsha(&self, digest: &str, keys: &[String]) -> Cmd {
+        redis::cmd("EVALSHA").arg(digest).arg(keys.len()).arg(keys).to_owned()
+    }
+
+    fn eval(&self, script: &str, keys: &[String]) -> Cmd {
+        redis::cmd("EVAL").arg(bare(script)).arg(keys.len()).arg(keys).to_owned()
     }
 
     fn add_claim(&self, cmd: &mut Cmd, token: &Token, terms: Terms) {

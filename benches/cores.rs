@@ -16,9 +16,23 @@ static SERVERS: OnceLock<usize> = OnceLock::new();
 /// `taskset` or a second core nothing happens.
 pub(crate) fn divide() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores > 1 && taskset(&format!("0-{}", cores - 2), std::process::id()) {
+    if cores > 1 && leave(cores - 1) {
         let _ = SERVERS.set(cores - 1);
     }
+}
+
+/// Runs what starts servers that share all cores with it.
+pub(crate) fn shared<T>(run: impl FnOnce() -> T) -> T {
+    let Some(&last) = SERVERS.get() else { return run() };
+    assert!(leave(last + 1), "all cores can be used");
+    let done = run();
+    assert!(leave(last), "the last core can be left again");
+    done
+}
+
+/// Uses the cores before this one.
+fn leave(core: usize) -> bool {
+    taskset(&format!("0-{}", core - 1), std::process::id())
 }
 
 /// Moves a server to its core.

@@ -14,6 +14,7 @@ use crate::Scale;
 use crate::calls::{PLUGIN, Token};
 use crate::client::time;
 use crate::cluster::Cluster;
+use crate::cores;
 use crate::report::{Bound, Figure, Report, median, percentile};
 use crate::sentinels::{self, Sentinels};
 use crate::server::Server;
@@ -22,15 +23,15 @@ use crate::tls::{Clients, Tls};
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "deployments",
-    how: "the servers on the same cores as the client. Down: 40 calls, with `maxRetries` 100 and `totalTimeout` \
+    how: "the servers on the same core as the client, unless told otherwise. Down: 40 calls, with `maxRetries` 100 and `totalTimeout` \
           500 ms, to a server that is stopped by a signal, the longest; then, once calls fail at once, 10 000 of them. \
           Failover: a primary is killed, behind 3 sentinels (down-after 1 s) or with one replica in a cluster (node \
           time-out 1 s); claims are tried every 5 ms until one is answered, against the time until the sentinels, or \
           the other nodes, name another primary; the worst of 3. Cluster: 256 tasks claim and release over one \
           backend on 3 primaries, against one backend for each of 3 servers that are a cluster of their own, which \
           tells what the client costs, and against one for each of 3 that are none, where Redis' own price of a cluster \
-          comes to it: it hashes each key of a call and of each command in its script. All for a second in turn, 9 \
-          times, median of the ratios; beside them the processor time of client and servers for a call. TLS: one task \
+          comes to it: it hashes each key of a call and of each command in its script. All on all cores, for 250 ms in \
+          turn, 40 times, median of the ratios; beside them the processor time of client and servers for a call. TLS: one task \
           claims over TLS from one server and in plain text from another in turn, 20 000 times.",
     run,
 };
@@ -58,7 +59,7 @@ fn run(scale: Scale, report: &mut Report) {
         let what = format!("{round}: until calls succeed / until another primary is named");
         report.row(what, worst.0, Bound::AtMost(1.5), &worst.1);
     }
-    shards(scale, &runtime, report);
+    cores::shared(|| shards(scale, report));
     encrypted(scale, &runtime, report);
 }
 
@@ -286,7 +287,8 @@ fn used() -> Duration {
 }
 
 /// One client of a cluster against a client for each of as many servers.
-fn shards(scale: Scale, runtime: &Runtime, report: &mut Report) {
+fn shards(scale: Scale, report: &mut Report) {
+    let runtime = &Runtime::new().expect("a runtime can be made");
     let cluster = runtime.block_on(Cluster::start(3, 0));
     let alone = [(); 3].map(|()| runtime.block_on(Cluster::start(1, 0)));
     let servers = [(); 3].map(|()| Server::start_on_tcp(&[]));
@@ -316,9 +318,9 @@ fn shards(scale: Scale, runtime: &Runtime, report: &mut Report) {
         // Here what Redis itself takes for cluster mode counts, too.
         ("3 single servers", of_servers),
     ];
-    let time = scale.pick(Duration::from_secs(1), Duration::from_millis(100));
+    let time = scale.pick(Duration::from_millis(250), Duration::from_millis(100));
     let mut paces = [Vec::new(), Vec::new()];
-    for _ in 0..scale.pick(9, 2) {
+    for _ in 0..scale.pick(40, 2) {
         for ((_, other), paces) in others.iter_mut().zip(&mut paces) {
             paces.push([&mut of_cluster, other].map(|trio| trio.pace(runtime, &pools, time)));
         }

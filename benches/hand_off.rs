@@ -148,7 +148,7 @@ impl Pool {
             holders.into_iter().filter_map(|member| self.tokens.remove(&member)).collect();
         assert_eq!(holders.len() as u64, UNITS, "every unit is held");
         let pairs = holders.into_iter().flat_map(|holder| {
-            let release = self.calls.release(&holder);
+            let release = self.calls.hand_on(&holder);
             let (token, terms) = self.next();
             [release, self.calls.uncounted_claim(&token, terms)]
         });

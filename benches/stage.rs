@@ -128,7 +128,7 @@ impl Stage {
             calls.claim(&token, Terms::LEASED),
             calls.renew([&token]),
             calls.claim(&token, Terms::WAITING),
-            calls.release(&token),
+            calls.hand_on(&token),
         ];
         for cmd in &cmds {
             let _: redis::Value = cmd.query(&mut self.admin).expect("the call is right");

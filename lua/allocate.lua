@@ -10,6 +10,8 @@
 -- KEYS[7] lines: ZSET of the tickets by domain, of the domains by project
 -- KEYS[8] turns: ZSET of the projects whose turn it may be
 -- KEYS[9] shares: ZSET of the projects' fair shares
+-- The first four are enough while nobody waits, nothing is due and the pool does not learn; where they are not the answer is
+-- keys.
 -- ARGV[1] member: ex:<project>:<domain>:<execution>-<token>
 -- ARGV[2] units: at least 1
 -- ARGV[3] execution: its name
@@ -24,19 +26,19 @@
 -- ARGV[12] channel: where to tell that a ticket's turn came, or -
 -- ARGV[13] returning: number of the grant that the token had and that the server may have forgotten, or -
 -- Returns an answer (see README.md): granted, held, conflict, pool, learning, project, domain, queue, waiting, never,
--- unregistered, newer
--- Cost: 7 commands granted, 8 with a lease, 9 if it is the next to end, 2 refused by the quota, 3 where leases are held,
+-- keys, unregistered, newer
+-- Cost: 5 commands granted, 6 with a lease, 7 if it is the next to end, 2 refused by the quota, 3 where leases are held,
 -- whatever the number of holders, scopes and tickets; more while tickets wait, the pool learns or a lease has ended,
 -- logarithmic in their number
 
-local call, pcall = redis.call, redis.pcall
+local call, pcall, whole = redis.call, redis.pcall, string.format
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
 local member, units, execution, holder, project, domain, project_cap, domain_cap, lease, ticket, priority, channel, returning = unpack(ARGV)
 
 -- Strings from HMGET and ARGV go back into commands, records and answers as they are: turning Lua numbers into strings is
 -- what costs here.
-local counters = call('HMGET', usage, 'issued', 'issue_limit', 'quota', 'due', 'tickets', 'learns_until')
-local fence, limit, quota_now, due, queued, learns_until = unpack(counters)
+local counters = call('HMGET', usage, 'issued', 'issue_limit', 'quota', 'due', 'tickets', 'learns_until', project, domain)
+local fence, limit, quota_now, due, queued, learns_until, in_project, in_domain = unpack(counters)
 if not limit then
   local schema = call('HGET', usage, 'schema')
   return schema and schema ~= '1' and 'newer ' .. schema or 'unregistered'
@@ -53,14 +55,14 @@ if not due then
   if fence + units > limit + 0 then
     refusal = 'pool ' .. fence .. ' ' .. limit .. ' ' .. quota_now
   elseif not queued and not learns_until and returning == '-' then
-    local in_project = call('HINCRBY', usage, project, units)
-    local in_domain = call('HINCRBY', usage, domain, units)
-    local failure
-    if project_cap ~= '-' and in_project > project_cap + 0 then
-      refusal = 'project ' .. (in_project - units) .. ' ' .. project_cap
-    elseif domain_cap ~= '-' and in_domain > domain_cap + 0 then
-      refusal = 'domain ' .. (in_domain - units) .. ' ' .. domain_cap
+    in_project, in_domain = in_project or '0', in_domain or '0'
+    if project_cap ~= '-' and in_project + units > project_cap + 0 then
+      refusal = 'project ' .. in_project .. ' ' .. project_cap
+    elseif domain_cap ~= '-' and in_domain + units > domain_cap + 0 then
+      refusal = 'domain ' .. in_domain .. ' ' .. domain_cap
     else
+      local issued = whole('%d', fence + units)
+      in_project, in_domain = whole('%d', in_project + units), whole('%d', in_domain + units)
       added = pcall('SADD', pool, member)
       if added == 1 then
         time = time or call('TIME')
@@ -69,12 +71,12 @@ if not due then
         if recorded == 1 then
           local leased, ends = 1, nil
           if lease ~= '-' then
-            ends = string.format('%d', time[1] * 1000 + time[2] / 1000 + lease) -- whole milliseconds
+            ends = whole('%d', time[1] * 1000 + time[2] / 1000 + lease) -- milliseconds
             leased = pcall('ZADD', leases, ends, member)
           end
           if leased == 1 or leased == 0 then
             if ends and (not counters[4] or ends < counters[4]) then call('HSET', usage, 'due', ends) end
-            call('HINCRBY', usage, 'issued', units)
+            call('HSET', usage, 'issued', issued, project, in_project, domain, in_domain)
             return 'granted ' .. fence
           end
           recorded = leased
@@ -82,24 +84,21 @@ if not due then
         end
         if recorded ~= 0 then
           call('SREM', pool, member)
-          failure = recorded
+          return recorded
         end
       elseif added ~= 0 then
-        failure = added
+        return added
       end
     end
-    -- Not granted after all: count it out again, without leaving zeros.
-    for field, count in pairs({ [project] = in_project, [domain] = in_domain }) do
-      if count == units + 0 then call('HDEL', usage, field) else call('HINCRBY', usage, field, '-' .. units) end
-    end
-    if failure then return failure end
   end
   if refusal and ticket == '-' and call('SISMEMBER', pool, member) == 0 then return refusal end
 end
 
 -- Held, waiting, coming back, something is due, the pool learns, or tickets stand before it.
+local settles = due or queued or learns_until
+if settles and not tickets then return 'keys' end
 --- include queue.lua
-local millis = (due or queued or learns_until) and settle() or look()
+local millis = settles and settle() or look()
 local project_name, domain_name = scope_of(member)
 
 -- Gives the member the claim's own lease, or none.
@@ -124,6 +123,7 @@ if held_units then
   take()
   return 'held ' .. held_fence
 end
+if not tickets then return 'keys' end
 
 local function granted()
   if returning ~= '-' then exceed(returning) end

@@ -9,23 +9,32 @@
 -- KEYS[7] lines: ZSET of the tickets by domain, of the domains by project
 -- KEYS[8] turns: ZSET of the projects whose turn it may be
 -- KEYS[9] shares: ZSET of the projects' fair shares
+-- The first four are enough while nobody waits and nothing is due; where they are not the answer is keys.
 -- ARGV[1] execution: name of the one that may release
 -- ARGV[2] project: field p:<project> of usage
 -- ARGV[3] domain: field d:<project>:<domain> of usage
 -- ARGV[4] number: the fencing number of the grant to give back, or - for any grant or ticket
 -- ARGV[5..] member: ex:<project>:<domain>:<execution>-<token>
 -- Returns an array with an answer (see README.md) per member: released, withdrawn, unheld; or one answer for all:
--- unregistered, newer
--- Cost: 4 commands (5 where leases are held), and 3 for each member (4 where leases are held), whatever the number of
--- holders and scopes; more while tickets wait or a lease has ended, logarithmic in their number
+-- keys, unregistered, newer
+-- Cost: 2 commands (3 where leases are held), and 3 for each member (4 where leases are held), whatever the number of
+-- holders and scopes; at most 2 more for the last units of a scope; more while tickets wait or a lease has ended, logarithmic in their number
 
-local call, pcall = redis.call, redis.pcall
+local call, pcall, whole = redis.call, redis.pcall, string.format
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
 local execution, project, domain, number = unpack(ARGV, 1, 4)
 
-local counters = call('HMGET', usage, 'schema', project, domain, 'due', 'tickets')
+local counters = call('HMGET', usage, 'schema', project, domain, 'due', 'tickets', 'issue_limit')
 if counters[1] ~= '1' then return counters[1] and 'newer ' .. counters[1] or 'unregistered' end
-local due, queued = counters[4], counters[5]
+local leased, queued = counters[4], counters[5]
+local due = leased
+if leased and not queued then
+  local time = call('TIME')
+  due = time[1] * 1000 + time[2] / 1000 >= leased + 0
+end
+if (due or queued) and not tickets then return 'keys' end
+-- Fails here, before anything is changed, if one is no number.
+local in_project, in_domain, limit = (counters[2] or 0) + 0, (counters[3] or 0) + 0, (counters[6] or 0) + 0
 
 local answers, returned = {}, 0
 for i = 5, #ARGV do
@@ -38,11 +47,10 @@ for i = 5, #ARGV do
     if removed ~= 0 and removed ~= 1 then return removed end
     if record then
       call('HDEL', grants, member)
-      if due then call('ZREM', leases, member) end
+      if leased then call('ZREM', leases, member) end
     end
     if units then
-      -- The first stays a string: turning Lua numbers into strings is what costs here.
-      returned = returned == 0 and units or returned + units
+      returned = returned + units
       answer = 'released ' .. units
     elseif removed == 1 then
       answer = 'released 0'
@@ -52,17 +60,16 @@ for i = 5, #ARGV do
 end
 
 if returned ~= 0 then
-  if type(returned) == 'number' then returned = string.format('%.0f', returned) end
-  call('HINCRBY', usage, 'issue_limit', returned)
-  local less, in_project, in_domain = '-' .. returned, counters[2], counters[3]
-  if in_project == returned then call('HDEL', usage, project) else call('HINCRBY', usage, project, less) end
-  if in_domain == returned then call('HDEL', usage, domain) else call('HINCRBY', usage, domain, less) end
+  limit, in_project, in_domain = whole('%d', limit + returned), in_project - returned, in_domain - returned
+  if in_project ~= 0 and in_domain ~= 0 then
+    call('HSET', usage, 'issue_limit', limit, project, whole('%d', in_project), domain, whole('%d', in_domain))
+  else
+    call('HSET', usage, 'issue_limit', limit)
+    if in_project == 0 then call('HDEL', usage, project) else call('HSET', usage, project, whole('%d', in_project)) end
+    if in_domain == 0 then call('HDEL', usage, domain) else call('HSET', usage, domain, whole('%d', in_domain)) end
+  end
 end
 
-if due and not queued then
-  local time = call('TIME')
-  due = time[1] * 1000 + time[2] / 1000 >= due + 0
-end
 if due or queued then
   --- include queue.lua
   local millis = look()

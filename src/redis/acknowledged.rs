@@ -143,7 +143,7 @@ fn ask(
     part: &[Granted<'_>],
 ) -> Result<Asked, RedisError> {
     let Some(Granted { pool, .. }) = part.first() else { return Err(nobody()) };
-    let keys = RemotePool::new(connections, pool).keys;
+    let keys = connections.keys(pool);
     let mut call = scripts::CONFIRM.on(&[&keys.grants]);
     for Granted { token, .. } in part {
         call.arg(Member::new(execution, token).as_str());

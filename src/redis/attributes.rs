@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{RedisError, Value};
+use tokio::time::Instant;
 
 use super::connect::{Connections, Lane};
 use super::keys::{ATTRIBUTES, AttributeKeys, KINDS};
@@ -50,9 +51,10 @@ impl RedisAttributeStore {
     }
 
     async fn call(&self, keys: &AttributeKeys, call: &Call) -> Result<Value> {
-        match call.send(&self.connections).await {
+        let ends = self.connections.deadline();
+        match call.send(&self.connections, ends).await {
             Ok(reply) => Ok(reply),
-            Err(error) => Err(self.error(keys, call.operation(), error).await),
+            Err(error) => Err(self.error(keys, call.operation(), error, ends).await),
         }
     }
 
@@ -62,10 +64,11 @@ impl RedisAttributeStore {
         keys: &AttributeKeys,
         operation: &'static str,
         error: RedisError,
+        ends: Instant,
     ) -> crate::Error {
         if error.to_string().contains("WRONGTYPE") {
             for (key, expected) in keys.types() {
-                if let Some(wrong) = wrong_type(&self.connections, key, expected).await {
+                if let Some(wrong) = wrong_type(&self.connections, key, expected, ends).await {
                     return wrong;
                 }
             }
@@ -85,9 +88,10 @@ impl AttributeStore for RedisAttributeStore {
         let (operation, keys) = ("look up attributes", AttributeKeys::new(kind));
         let mut cmd = redis::Cmd::with_capacity(2 + paths.len(), 256);
         cmd.arg("HMGET").arg(&keys.records).arg(paths);
-        let reply = match self.connections.once(Lane::Shared, &cmd).await {
+        let ends = self.connections.deadline();
+        let reply = match self.connections.call(Lane::Shared, &cmd, ends).await {
             Ok(reply) => reply,
-            Err(error) => return Err(self.error(&keys, operation, error).await),
+            Err(error) => return Err(self.error(&keys, operation, error, ends).await),
         };
         let texts = redis::from_redis_value::<Vec<Option<Vec<u8>>>>(reply)
             .map_err(|error| unexpected(operation, error))?;

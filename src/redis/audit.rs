@@ -65,7 +65,8 @@ impl RemotePool<'_> {
     async fn try_read_whole(&self) -> Result<Option<Whole>> {
         let mut whole: Option<Whole> = None;
         let mut cursors = ["0"; 3].map(str::to_owned);
-        let PoolKeys { pool, usage, grants, leases, tickets, queue, lines, turns, .. } = &self.keys;
+        let PoolKeys { pool, usage, grants, leases, tickets, queue, lines, turns, .. } =
+            &*self.keys;
         loop {
             let keys = [pool, usage, grants, leases, tickets, queue, lines, turns];
             let mut call = scripts::CHECK.on(&keys.map(String::as_str));

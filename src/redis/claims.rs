@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use redis::Value;
+use tokio::time::Instant;
 
 use super::connect::Connections;
-use super::keys::{PoolKeys, ScopeFields};
-use super::remote::{BATCH, RemotePool, unexpected};
+use super::keys::ScopeFields;
+use super::remote::{BATCH, RemotePool, array, unexpected};
 use super::reply::{Answer, Fields, Full, What};
 use super::scripts::{self, Call};
 use crate::amount::{Lease, ResourceConstraintsSpec};
@@ -26,13 +27,22 @@ impl RemotePool<'_> {
         claimant: Claimant<'_>,
         claims: &[Claim],
     ) -> Result<Vec<Result<Outcome>>> {
+        self.allocate_by(self.connections.deadline(), claimant, claims).await
+    }
+
+    async fn allocate_by(
+        &self,
+        ends: Instant,
+        claimant: Claimant<'_>,
+        claims: &[Claim],
+    ) -> Result<Vec<Result<Outcome>>> {
         let answers = match claims {
-            [claim] => vec![self.call(&self.single(claimant, claim, None)).await?],
+            [claim] => vec![self.claim(ends, claimant, claim).await?],
             // What comes back is looked at by itself.
             claims if claims.iter().any(|claim| claim.returning.is_some()) => {
                 let mut answers = Vec::new();
                 for claim in claims {
-                    answers.push(self.call(&self.single(claimant, claim, None)).await?);
+                    answers.push(self.claim(ends, claimant, claim).await?);
                 }
                 answers
             }
@@ -48,7 +58,7 @@ impl RemotePool<'_> {
                     call
                 };
                 let calls: Vec<_> = claims.chunks(BATCH).map(batch).collect();
-                self.call_all(&calls).await?
+                self.call_all_by(ends, &calls).await?
             }
         };
         if answers.len() != claims.len() {
@@ -73,13 +83,16 @@ impl RemotePool<'_> {
         claim: &Claim,
         ticket: &TicketRequest,
     ) -> Result<Turn> {
-        let execution = claimant.execution;
+        let (ends, execution) = (self.connections.deadline(), claimant.execution);
         let channel = match &ticket.channel {
             Some(channel) => self.channel(channel).await?,
             None => NONE.into(),
         };
         let ticket = Some((ticket, &*channel));
-        let answer = self.call(&self.single(claimant, claim, ticket)).await?;
+        let call = single(&self.keys.all(), claimant, claim, ticket);
+        // Whoever waits is not alone: what is released then goes on to others, in one call, even if its answer is lost.
+        self.keys.want_all();
+        let answer = self.call_by(ends, &call).await?;
         match decision(execution, claim, &answer)?? {
             Decision::Granted(grant) => Ok(Turn::Granted(grant)),
             Decision::Waiting { position, issued, retry_after, full } => {
@@ -97,28 +110,8 @@ impl RemotePool<'_> {
         }
     }
 
-    fn single(
-        &self,
-        claimant: Claimant<'_>,
-        claim: &Claim,
-        ticket: Option<(&TicketRequest, &str)>,
-    ) -> Call {
-        let mut call = scripts::ALLOCATE.on(&self.keys.all());
-        add_claim(&mut call, claimant, claim);
-        add_claimant(&mut call, claimant);
-        add_caps(&mut call, claimant.constraints);
-        add_lease(&mut call, claim.lease);
-        match ticket {
-            None => call.arg(&[NONE, "0", NONE]),
-            Some((ticket, channel)) => {
-                call.arg(ticket.time_to_live.millis()).arg(ticket.priority.get()).arg(channel)
-            }
-        };
-        match claim.returning {
-            Some(number) => call.arg(number.get()),
-            None => call.arg(NONE),
-        };
-        call
+    async fn claim(&self, ends: Instant, claimant: Claimant<'_>, claim: &Claim) -> Result<Value> {
+        self.call_sparing_keys_by(ends, |keys| single(keys, claimant, claim, None)).await
     }
 
     pub(super) async fn renew(&self, renewals: &[Renewal<'_>]) -> Result<Vec<Result<Renewed>>> {
@@ -134,11 +127,12 @@ impl RemotePool<'_> {
             [] => vec![batch(&[])],
             renewals => renewals.chunks(BATCH).map(batch).collect(),
         };
-        let mut answers = self.call_all(&calls).await?;
+        let ends = self.connections.deadline();
+        let mut answers = self.call_all_by(ends, &calls).await?;
         let answered = answers.len();
         answers.retain(|answer| Answer::from_value(answer) != Some(Answer::More));
         if answers.len() < answered {
-            self.do_what_is_due().await?;
+            self.do_what_is_due(ends).await?;
         }
         if answers.len() != renewals.len() {
             return Err(unexpected("renew", format!("{} answers", answers.len())));
@@ -163,14 +157,15 @@ impl RemotePool<'_> {
         renewals.iter().zip(&answers).map(renewed).collect()
     }
 
-    /// Calls again until nothing is due, because one call does a bounded part of it.
-    async fn do_what_is_due(&self) -> Result<()> {
-        loop {
+    /// Calls again until nothing is due, because one call does a bounded part of it, or time is up: whoever calls next goes on.
+    async fn do_what_is_due(&self, ends: Instant) -> Result<()> {
+        while Instant::now() < ends {
             let calls = [scripts::RENEW.on(&self.keys.all())];
-            if self.call_all(&calls).await?.is_empty() {
-                return Ok(());
+            if self.call_all_by(ends, &calls).await?.is_empty() {
+                break;
             }
         }
+        Ok(())
     }
 
     pub(super) async fn release(
@@ -179,8 +174,16 @@ impl RemotePool<'_> {
         tokens: &[AllocationToken],
         number: Option<FencingNumber>,
     ) -> Result<Vec<Released>> {
-        let batch = |tokens| self.releasing(execution, tokens, number);
-        self.send_releases(tokens.chunks(BATCH).map(batch).collect()).await
+        let ends = self.connections.deadline();
+        if (1..=BATCH).contains(&tokens.len()) {
+            let call = |keys: &[&str]| releasing(keys, execution, tokens, number);
+            let reply = self.call_sparing_keys_by(ends, call).await?;
+            return read_released(&array("release", reply)?);
+        }
+        let all = self.keys.all();
+        let calls: Vec<_> =
+            tokens.chunks(BATCH).map(|tokens| releasing(&all, execution, tokens, number)).collect();
+        read_released(&self.call_all_by(ends, &calls).await?)
     }
 
     /// Gives back grants by their numbers, in one round trip.
@@ -189,38 +192,64 @@ impl RemotePool<'_> {
         execution: &ExecutionId,
         grants: &[(&AllocationToken, FencingNumber)],
     ) -> Result<Vec<Released>> {
+        let all = self.keys.all();
         let one = |(token, number): &(&AllocationToken, FencingNumber)| {
-            self.releasing(execution, std::slice::from_ref(*token), Some(*number))
+            releasing(&all, execution, std::slice::from_ref(*token), Some(*number))
         };
-        self.send_releases(grants.iter().map(one).collect()).await
+        let calls: Vec<_> = grants.iter().map(one).collect();
+        read_released(&self.call_all_by(self.connections.deadline(), &calls).await?)
     }
+}
 
-    fn releasing(
-        &self,
-        execution: &ExecutionId,
-        tokens: &[AllocationToken],
-        number: Option<FencingNumber>,
-    ) -> Call {
-        let fields = ScopeFields::new(execution.project(), execution.domain());
-        let mut call = scripts::RELEASE.on(&self.keys.all());
-        call.arg(execution.name()).arg(&fields.project).arg(&fields.domain);
-        match number {
-            Some(number) => call.arg(number.get()),
-            None => call.arg(NONE),
-        };
-        for token in tokens {
-            call.arg(Member::new(execution, token).as_str());
+fn single(
+    keys: &[&str],
+    claimant: Claimant<'_>,
+    claim: &Claim,
+    ticket: Option<(&TicketRequest, &str)>,
+) -> Call {
+    let mut call = scripts::ALLOCATE.on(keys);
+    add_claim(&mut call, claimant, claim);
+    add_claimant(&mut call, claimant);
+    add_caps(&mut call, claimant.constraints);
+    add_lease(&mut call, claim.lease);
+    match ticket {
+        None => call.arg(&[NONE, "0", NONE]),
+        Some((ticket, channel)) => {
+            call.arg(ticket.time_to_live.millis()).arg(ticket.priority.get()).arg(channel)
         }
-        call
-    }
+    };
+    match claim.returning {
+        Some(number) => call.arg(number.get()),
+        None => call.arg(NONE),
+    };
+    call
+}
 
-    async fn send_releases(&self, calls: Vec<Call>) -> Result<Vec<Released>> {
-        let released = |answer: &Value| match Answer::from_value(answer) {
-            Some(Answer::Released(released)) => Ok(released),
-            _ => Err(unexpected("release", answer)),
-        };
-        self.call_all(&calls).await?.iter().map(released).collect()
+fn releasing(
+    keys: &[&str],
+    execution: &ExecutionId,
+    tokens: &[AllocationToken],
+    number: Option<FencingNumber>,
+) -> Call {
+    let fields = ScopeFields::new(execution.project(), execution.domain());
+    let mut call = scripts::RELEASE.on(keys);
+    call.arg(execution.name()).arg(&fields.project).arg(&fields.domain);
+    match number {
+        Some(number) => call.arg(number.get()),
+        None => call.arg(NONE),
+    };
+    for token in tokens {
+        call.arg(Member::new(execution, token).as_str());
     }
+    call
+}
+
+fn read_released(answers: &[Value]) -> Result<Vec<Released>> {
+    let released = |answer: &Value| match Answer::from_value(answer) {
+        Some(Answer::Released(released)) => Ok(released),
+        _ => Err(unexpected("release", answer)),
+    };
+    answers.iter().map(released).collect()
 }
 
 /// Decides claims of several pools in one step.
@@ -231,11 +260,11 @@ pub(super) async fn allocate_all(
 ) -> Result<JointOutcome> {
     let Some(first) = claims.first() else { return Ok(JointOutcome::Granted(Vec::new())) };
     let (operation, execution) = ("allocate_all", claimant.execution);
-    let pools: Vec<_> = claims.iter().map(|joint| PoolKeys::new(&joint.pool)).collect();
+    let pools: Vec<_> = claims.iter().map(|joint| connections.keys(&joint.pool)).collect();
     if !connections.are_together(pools.iter().map(|keys| &*keys.pool)) {
         return allocate_in_turn(connections, claimant, claims).await;
     }
-    let keys: Vec<_> = pools.iter().flat_map(PoolKeys::all).collect();
+    let keys: Vec<_> = pools.iter().flat_map(|pool| pool.all()).collect();
     let mut call = scripts::ALLOCATE_ALL.on(&keys);
     for joint in claims {
         add_claim(&mut call, claimant, &joint.claim);
@@ -284,13 +313,14 @@ async fn allocate_in_turn(
 ) -> Result<JointOutcome> {
     let mut order: Vec<_> = (0..claims.len()).collect();
     order.sort_unstable_by_key(|&place| &claims[place].pool);
+    let ends = connections.deadline();
     let mut grants: Vec<Option<Grant>> = vec![None; claims.len()];
     let mut outcome = Ok(None);
     for place in order {
         let Joint { pool, claim, constraints } = &claims[place];
         let claimant = Claimant { constraints: *constraints, ..claimant };
         let decided = RemotePool::new(connections, pool)
-            .allocate(claimant, std::slice::from_ref(claim))
+            .allocate_by(ends, claimant, std::slice::from_ref(claim))
             .await
             .and_then(|outcomes| outcomes.into_iter().next().transpose());
         match decided {

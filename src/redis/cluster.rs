@@ -9,6 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use crc::{CRC_16_XMODEM, Crc};
 use redis::aio::ConnectionLike as _;
 use redis::{Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
@@ -36,6 +37,9 @@ const REDIRECTIONS: usize = 8;
 /// How long to wait while a slot's keys are on two servers.
 const MOVING: Duration = Duration::from_millis(5);
 
+/// What slots are made of, by a table that takes 16 bytes at a time.
+static SLOT: Crc<u16, crc::Table<16>> = Crc::<u16, crc::Table<16>>::new(&CRC_16_XMODEM);
+
 /// The cluster slot of a key: of what stands in its first braces, if anything does.
 pub(super) fn slot_of(key: impl AsRef<[u8]>) -> u16 {
     let key = key.as_ref();
@@ -44,7 +48,7 @@ pub(super) fn slot_of(key: impl AsRef<[u8]>) -> u16 {
         let close = key.get(open..)?.iter().position(|&byte| byte == b'}')?;
         key.get(open..open + close).filter(|tag| !tag.is_empty())
     };
-    crc16::State::<crc16::XMODEM>::calculate(tag().unwrap_or(key)) % 16384
+    SLOT.checksum(tag().unwrap_or(key)) % 16384
 }
 
 /// A cluster as its clients see it.
@@ -146,16 +150,46 @@ impl Cluster {
         ends: Instant,
     ) -> RedisResult<Value> {
         let slot = slot_of(request.key());
+        let mut first = None;
+        if lane != Lane::Own {
+            let owner = self.table.slots.borrow().owner(slot).cloned();
+            if let Some(owner) = owner
+                && let Some(connected) = owner.now()
+            {
+                match owner.answer(connected, request, ends).await {
+                    Ok(reply) if redirect(&Ok(&reply), owner.address()).is_none() => {
+                        return Ok(reply);
+                    }
+                    answer => first = Some((answer, owner)),
+                }
+            }
+        }
+        // In a box, because hardly a call needs it, and every one would carry it along.
+        Box::pin(self.follow(lane, request, ends, slot, first)).await
+    }
+
+    /// The same, going on from an answer that there may be already.
+    async fn follow(
+        &self,
+        lane: Lane,
+        request: Request<'_>,
+        ends: Instant,
+        slot: u16,
+        mut first: Option<(RedisResult<Value>, Arc<Node>)>,
+    ) -> RedisResult<Value> {
         let (mut elsewhere, mut redirections) = (None, 0);
         loop {
-            let attempt = self.attempt(lane, request, ends, slot, elsewhere.take()).await;
+            let attempt = match first.take() {
+                Some(attempt) => Ok(attempt),
+                None => self.attempt(lane, request, ends, slot, elsewhere.take()).await,
+            };
             let (answer, node) = attempt.inspect_err(|_| self.table.doubt.notify_one())?;
             let redirect = match &answer {
                 Err(error) if error.is_io_error() || is_down(error) => {
                     self.table.doubt.notify_one();
                     return answer;
                 }
-                answer => redirect(answer, node.address()),
+                answer => redirect(&answer.as_ref(), node.address()),
             };
             match redirect {
                 None => return answer,
@@ -423,13 +457,13 @@ fn is_unknown(error: &RedisError) -> bool {
 }
 
 /// Where an answer says that the call has to go, if it does.
-fn redirect(answer: &RedisResult<Value>, from: &Address) -> Option<Redirect> {
+fn redirect(answer: &Result<&Value, &RedisError>, from: &Address) -> Option<Redirect> {
     let refused = |reply: &Value| match reply {
         Value::ServerError(error) => Some(RedisError::from(error.clone())),
         _ => None,
     };
     let error = match answer {
-        Err(error) => error.clone(),
+        Err(error) => (*error).clone(),
         Ok(Value::Array(replies)) => {
             replies.iter().filter_map(refused).find(|error| redirect_of(error, from).is_some())?
         }

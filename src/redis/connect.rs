@@ -21,15 +21,17 @@ use tower::retry::budget::{Budget, TpsBudget};
 use super::address::{Deployment, Dial, Servers, is_certificate_problem};
 use super::cluster::{Cluster, nobody, slot_of};
 use super::connection::Connection;
-use super::keys::{NO_CHANNEL, channel};
+use super::keys::{GRANT_KEYS, NO_CHANNEL, POOL_KEYS, PoolKeys, channel};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
 use super::permission::{self, Missing};
+use super::pools::Pools;
 use super::replicas::{Asked, MinReplicas};
 use super::scripts::Call;
 use super::sentinel::{Incumbent, Primary};
 use crate::config::RedisConfig;
 use crate::error::{Error, Result};
+use crate::name::PoolName;
 use crate::ticket::{Channel, Inbox};
 
 /// A call is repeated after 50 ms at first, with jitter.
@@ -61,6 +63,7 @@ pub(super) struct Connections {
     max_retries: usize,
     budget: TpsBudget,
     not_acknowledged: Arc<AtomicU64>,
+    pools: Arc<Pools>,
 }
 
 /// Which server serves a call.
@@ -117,6 +120,7 @@ impl Connections {
             max_retries: usize::try_from(config.max_retries).unwrap_or(usize::MAX),
             budget: TpsBudget::new(BUDGET_WINDOW, FREE_RETRIES, share),
             not_acknowledged: Arc::default(),
+            pools: Arc::default(),
         })
     }
 
@@ -125,9 +129,15 @@ impl Connections {
         &self.server
     }
 
-    /// The same, counting what is not acknowledged together with others.
-    pub(super) fn counting_with(self, others: &Self) -> Self {
-        Self { not_acknowledged: Arc::clone(&others.not_acknowledged), ..self }
+    /// The same, sharing with others what is known of pools, and the count of what is not acknowledged.
+    pub(super) fn sharing_with(self, others: &Self) -> Self {
+        let not_acknowledged = Arc::clone(&others.not_acknowledged);
+        Self { not_acknowledged, pools: Arc::clone(&others.pools), ..self }
+    }
+
+    /// The keys of a pool.
+    pub(super) fn keys(&self, pool: &PoolName) -> Arc<PoolKeys> {
+        self.pools.keys(pool)
     }
 
     /// How many replicas have to have a grant; none if that does not matter.
@@ -160,11 +170,6 @@ impl Connections {
     pub(super) async fn call(&self, lane: Lane, cmd: &Cmd, ends: Instant) -> RedisResult<Value> {
         let request = Request { makes: lane == Lane::Making, ..Request::new(Body::One(cmd)) };
         self.repeating(lane, request, ends).await
-    }
-
-    /// The same with all the time that a call has.
-    pub(super) async fn once(&self, lane: Lane, cmd: &Cmd) -> RedisResult<Value> {
-        self.call(lane, cmd, self.deadline()).await
     }
 
     /// Sends commands in one go on a shared connection and waits for all replies.
@@ -332,9 +337,8 @@ enum Body<'a> {
     Many(&'a Pipeline),
 }
 
-/// Where the keys of a script begin among the words of its call, and how many of them each pool has.
+/// Where the keys of a script begin among the words of its call.
 const FIRST_KEY: usize = 3;
-const POOL_KEYS: usize = 9;
 
 impl<'a> Request<'a> {
     fn new(body: Body<'a>) -> Self {
@@ -356,13 +360,17 @@ impl<'a> Request<'a> {
         self.word(if self.is_script() { FIRST_KEY } else { 1 })
     }
 
-    /// Keys of the pools in which this may admit somebody: scripts that can are given all that the pools have.
+    /// Keys of the pools in which this may admit somebody: scripts that can, on a shared connection, are given all that the pools
+    /// have, or of one pool those of its grants.
     pub(super) fn pools(self) -> impl Iterator<Item = &'a [u8]> {
         let keys = match self.is_script() {
             true => str::from_utf8(self.word(FIRST_KEY - 1)).ok(),
             false => None,
         };
-        let pools = keys.and_then(|keys| keys.parse().ok()).unwrap_or(0) / POOL_KEYS;
+        let pools = match keys.and_then(|keys| keys.parse().ok()) {
+            Some(GRANT_KEYS) => 1,
+            keys => keys.unwrap_or(0) / POOL_KEYS,
+        };
         (0..pools).map(move |pool| self.word(FIRST_KEY + pool * POOL_KEYS))
     }
 

@@ -1,5 +1,7 @@
 //! The only place that makes names for Redis: keys, and the fields of a pool's counters.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use crate::execution::Scope;
 use crate::matchable::KindName;
 use crate::name::PoolName;
@@ -63,7 +65,16 @@ pub(super) struct PoolKeys {
     pub(super) shares: String,
     /// STREAM of what operators took away.
     pub(super) journal: String,
+    /// To how many more calls all keys are given that may do with those of grants.
+    all_wanted: AtomicU32,
 }
+
+/// How many keys most scripts are given, and how many come first that hold what is granted.
+pub(super) const POOL_KEYS: usize = 9;
+pub(super) const GRANT_KEYS: usize = 4;
+
+/// To how many calls all keys are given once they were wanted: who waits for units goes on to.
+const WANTED_FOR: u32 = 1000;
 
 impl PoolKeys {
     pub(super) fn new(name: &PoolName) -> Self {
@@ -79,14 +90,26 @@ impl PoolKeys {
             turns: key("turns"),
             shares: key("shares"),
             journal: key("journal"),
+            all_wanted: AtomicU32::new(0),
             pool,
         }
     }
 
     /// What most scripts want, because they may have to hand units on.
-    pub(super) fn all(&self) -> [&str; 9] {
+    pub(super) fn all(&self) -> [&str; POOL_KEYS] {
         let Self { pool, usage, grants, leases, tickets, queue, lines, turns, shares, .. } = self;
         [pool, usage, grants, leases, tickets, queue, lines, turns, shares]
+    }
+
+    /// Notes that those of grants are not enough just now.
+    pub(super) fn want_all(&self) {
+        self.all_wanted.store(WANTED_FOR, Ordering::Relaxed);
+    }
+
+    /// Whether the next call is to be given all at once.
+    pub(super) fn are_all_wanted(&self) -> bool {
+        let less = |left: u32| left.checked_sub(1);
+        self.all_wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     /// All that there is of the pool.

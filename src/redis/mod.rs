@@ -15,6 +15,7 @@ mod listeners;
 mod node;
 mod operate;
 mod permission;
+mod pools;
 mod reign;
 mod remote;
 mod replicas;
@@ -176,7 +177,7 @@ impl Backend for RedisBackend {
     async fn detached(&self) -> Result<Arc<dyn Backend>> {
         // One, so that calls and notices about a token keep their order.
         let config = RedisConfig { connections: 1, ..self.config.clone() };
-        let connections = Connections::open(&config).await?.counting_with(&self.connections);
+        let connections = Connections::open(&config).await?.sharing_with(&self.connections);
         Ok(Arc::new(Self { connections: Arc::new(connections), config }))
     }
 

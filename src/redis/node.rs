@@ -137,10 +137,21 @@ impl Node {
         })
     }
 
+    /// A shared connection, if there is one at once.
+    pub(super) fn now(&self) -> Option<(&Link, Connected)> {
+        let link = self.turn();
+        Some((link, link.now()?.ok()?))
+    }
+
+    /// The shared connection whose turn it is.
+    fn turn(&self) -> &Link {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        &self.links[turn % self.links.len()]
+    }
+
     /// A shared connection, as soon as there is one.
     pub(super) async fn shared(&self, ends: Instant) -> RedisResult<(&Link, Connected)> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        let link = &self.links[turn % self.links.len()];
+        let link = self.turn();
         if let Some(connected) = link.now() {
             return connected.map(|connected| (link, connected));
         }

@@ -97,7 +97,7 @@ impl RemotePool<'_> {
     }
 
     pub(super) async fn holders(&self, from: Cursor, count: usize) -> Result<HoldingsPage> {
-        let PoolKeys { pool, usage, grants, leases, .. } = &self.keys;
+        let PoolKeys { pool, usage, grants, leases, .. } = &*self.keys;
         let mut call = scripts::HOLDERS.on(&[pool, usage, grants, leases]);
         call.arg(from.0).arg(count.clamp(1, PAGE));
         let mut fields = self.call_for_fields(&call).await?;
@@ -105,7 +105,7 @@ impl RemotePool<'_> {
     }
 
     pub(super) async fn tickets(&self, from: Cursor, count: usize) -> Result<TicketsPage> {
-        let PoolKeys { usage, leases, tickets, queue, .. } = &self.keys;
+        let PoolKeys { usage, leases, tickets, queue, .. } = &*self.keys;
         let mut call = scripts::TICKETS.on(&[usage, leases, tickets, queue]);
         call.arg(from.0).arg(count.clamp(MIN_TICKETS, PAGE));
         let mut fields = self.call_for_fields(&call).await?;

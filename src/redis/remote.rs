@@ -1,11 +1,13 @@
 //! A pool on the server: calling scripts on it, and what they may answer instead.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use redis::{Cmd, RedisError, Value};
+use tokio::time::Instant;
 
 use super::connect::{Connections, Lane};
-use super::keys::PoolKeys;
+use super::keys::{GRANT_KEYS, PoolKeys};
 use super::reply::{Answer, Fields};
 use super::scripts::Call;
 use crate::error::{Error, Result};
@@ -26,13 +28,13 @@ pub(super) const PAGE: usize = 5000;
 #[derive(Debug)]
 pub(super) struct RemotePool<'a> {
     pub(super) name: &'a PoolName,
-    pub(super) keys: PoolKeys,
-    connections: &'a Connections,
+    pub(super) keys: Arc<PoolKeys>,
+    pub(super) connections: &'a Connections,
 }
 
 impl<'a> RemotePool<'a> {
     pub(super) fn new(connections: &'a Connections, name: &'a PoolName) -> Self {
-        Self { name, keys: PoolKeys::new(name), connections }
+        Self { name, keys: connections.keys(name), connections }
     }
 
     /// Where a process hears of this pool.
@@ -40,19 +42,44 @@ impl<'a> RemotePool<'a> {
         self.connections.channel(&self.keys.pool, channel).await
     }
 
-    /// The script's reply, if it is about an existing pool of this schema.
-    pub(super) async fn call(&self, call: &Call) -> Result<Value> {
-        match call.send(self.connections).await {
+    /// The script's reply, if it is about an existing pool of this schema and comes until then.
+    pub(super) async fn call_by(&self, ends: Instant, call: &Call) -> Result<Value> {
+        match call.send(self.connections, ends).await {
             Ok(reply) => self.expect_pool(reply),
-            Err(error) => Err(self.error(call.operation(), error).await),
+            Err(error) => Err(self.error(call.operation(), error, ends).await),
         }
+    }
+
+    /// As [`call_by`](Self::call_by), for a script that says whether it needs all keys: it is given those of grants alone until
+    /// it does, and all for a while then, because a server takes its time for each key.
+    pub(super) async fn call_sparing_keys_by(
+        &self,
+        ends: Instant,
+        call: impl Fn(&[&str]) -> Call,
+    ) -> Result<Value> {
+        let all = self.keys.all();
+        let mut keys = if self.keys.are_all_wanted() { &all[..] } else { &all[..GRANT_KEYS] };
+        loop {
+            let reply = self.call_by(ends, &call(keys)).await?;
+            if keys.len() == all.len() || Answer::from_value(&reply) != Some(Answer::Keys) {
+                return Ok(reply);
+            }
+            self.keys.want_all();
+            keys = &all;
+        }
+    }
+
+    /// As [`call_by`](Self::call_by), with all the time that a call has.
+    pub(super) async fn call(&self, call: &Call) -> Result<Value> {
+        self.call_by(self.connections.deadline(), call).await
     }
 
     /// The reply of a command on one of the pool's keys.
     pub(super) async fn command(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
-        match self.connections.once(Lane::Own, cmd).await {
+        let ends = self.connections.deadline();
+        match self.connections.call(Lane::Own, cmd, ends).await {
             Ok(reply) => Ok(reply),
-            Err(error) => Err(self.error(operation, error).await),
+            Err(error) => Err(self.error(operation, error, ends).await),
         }
     }
 
@@ -62,24 +89,21 @@ impl<'a> RemotePool<'a> {
         Fields::new(reply).ok_or_else(|| unexpected(call.operation(), "not an array"))
     }
 
-    /// As [`call`](Self::call), for several calls that reply with arrays: all elements, in order.
-    pub(super) async fn call_all(&self, calls: &[Call]) -> Result<Vec<Value>> {
+    /// As [`call_by`](Self::call_by), for several calls that reply with arrays: all elements, in order.
+    pub(super) async fn call_all_by(&self, ends: Instant, calls: &[Call]) -> Result<Vec<Value>> {
         let Some(first) = calls.first() else { return Ok(Vec::new()) };
         let operation = first.operation();
         let replies = match calls {
-            [call] => call.send(self.connections).await.map(|reply| vec![reply]),
-            calls => Call::send_all(calls, self.connections).await,
+            [call] => call.send(self.connections, ends).await.map(|reply| vec![reply]),
+            calls => Call::send_all(calls, self.connections, ends).await,
         };
         let replies = match replies {
             Ok(replies) => replies,
-            Err(error) => return Err(self.error(operation, error).await),
+            Err(error) => return Err(self.error(operation, error, ends).await),
         };
         let mut elements = Vec::new();
         for reply in replies {
-            match self.expect_pool(reply)? {
-                Value::Array(more) => elements.extend(more),
-                other => return Err(unexpected(operation, other)),
-            }
+            elements.extend(array(operation, self.expect_pool(reply)?)?);
         }
         Ok(elements)
     }
@@ -100,11 +124,11 @@ impl<'a> RemotePool<'a> {
     }
 
     /// The error of a failed call; where a key has the wrong type, it says which.
-    async fn error(&self, operation: &'static str, error: RedisError) -> Error {
+    async fn error(&self, operation: &'static str, error: RedisError, ends: Instant) -> Error {
         // Redis 6.2 puts its own words around those of a command that fails in a script.
         if error.to_string().contains("WRONGTYPE") {
             for (key, expected) in self.keys.types() {
-                if let Some(wrong) = wrong_type(self.connections, key, expected).await {
+                if let Some(wrong) = wrong_type(self.connections, key, expected, ends).await {
                     return wrong;
                 }
             }
@@ -123,10 +147,11 @@ pub(super) async fn command_on_set(
     let cmd = redis::cmd(command).arg(key).arg(member).to_owned();
     // The whole list may be long.
     let lane = if member.is_some() { Lane::Shared } else { Lane::Own };
-    match connections.once(lane, &cmd).await {
+    let ends = connections.deadline();
+    match connections.call(lane, &cmd, ends).await {
         Ok(reply) => Ok(reply),
         Err(error) if error.code() == Some("WRONGTYPE") => {
-            let wrong = wrong_type(connections, key, "set").await;
+            let wrong = wrong_type(connections, key, "set", ends).await;
             Err(wrong.unwrap_or_else(|| connections.error(command, error)))
         }
         Err(error) => Err(connections.error(command, error)),
@@ -138,13 +163,22 @@ pub(super) async fn wrong_type(
     connections: &Connections,
     key: &str,
     expected: &'static str,
+    ends: Instant,
 ) -> Option<Error> {
     let cmd = redis::cmd("TYPE").arg(key).to_owned();
-    let Ok(Value::SimpleString(found)) = connections.once(Lane::Shared, &cmd).await else {
+    let Ok(Value::SimpleString(found)) = connections.call(Lane::Shared, &cmd, ends).await else {
         return None;
     };
     let wrong = found != expected && found != "none";
     wrong.then(|| Error::WrongType { key: key.to_owned(), expected, found })
+}
+
+/// The elements of a script's reply.
+pub(super) fn array(operation: &'static str, reply: Value) -> Result<Vec<Value>> {
+    match reply {
+        Value::Array(elements) => Ok(elements),
+        other => Err(unexpected(operation, other)),
+    }
 }
 
 pub(super) fn unexpected(operation: &'static str, reply: impl std::fmt::Debug) -> Error {

@@ -44,6 +44,8 @@ pub(super) enum Answer {
     /// More is due than one call does.
     More,
     Released(Released),
+    /// The script needs all keys of the pool.
+    Keys,
     Unregistered,
     Newer {
         schema: String,
@@ -146,6 +148,7 @@ impl Answer {
             "withdrawn" => Some(Self::Released(Released::Withdrawn)),
             "released" => Some(Self::Released(Released::Units(number()?))),
             "unheld" => Some(Self::Released(Released::NotHeld)),
+            "keys" => Some(Self::Keys),
             "unregistered" => Some(Self::Unregistered),
             "newer" => Some(Self::Newer { schema: rest.to_owned() }),
             "repaired" => Some(Self::Repaired),

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, ToRedisArgs, Value};
+use tokio::time::Instant;
 
 use super::connect::{Connections, Lane};
 
@@ -104,8 +105,12 @@ impl Call {
         &self.cmd
     }
 
-    pub(super) async fn send(&self, connections: &Connections) -> RedisResult<Value> {
-        let ends = connections.deadline();
+    /// Waits for the reply until then.
+    pub(super) async fn send(
+        &self,
+        connections: &Connections,
+        ends: Instant,
+    ) -> RedisResult<Value> {
         match connections.call(self.script.lane, &self.cmd, ends).await {
             Err(error) if is_unknown_script(&error) => {
                 connections.call(self.script.lane, &self.with_source(), ends).await
@@ -118,9 +123,9 @@ impl Call {
     pub(super) async fn send_all(
         calls: &[Self],
         connections: &Connections,
+        ends: Instant,
     ) -> RedisResult<Vec<Value>> {
         let Some((first, rest)) = calls.split_first() else { return Ok(Vec::new()) };
-        let ends = connections.deadline();
         let mut replies = connections.call_all(calls.iter().map(|call| &call.cmd), ends).await;
         for _ in 0..RELOADS {
             match &replies {

@@ -115,6 +115,14 @@ impl Translator {
             b"INFO" => words = vec![b"PING".to_vec()],
             b"EVALSHA" => {
                 let (name, text) = self.0.get(&words[1])?;
+                if words[2] == b"4" && matches!(name.as_str(), "allocate" | "release") {
+                    // It gave all keys to all.
+                    let pool = String::from_utf8(words[3].clone()).ok()?;
+                    let others = ["tickets", "queue", "lines", "turns", "shares"];
+                    let others = others.map(|key| format!("{{{pool}}}:{key}").into_bytes());
+                    words.splice(7..7, others);
+                    words[2] = b"9".to_vec();
+                }
                 let keys: usize = str::from_utf8(&words[2]).ok()?.parse().ok()?;
                 let first = 3 + keys;
                 match name.as_str() {
