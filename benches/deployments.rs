@@ -23,16 +23,17 @@ use crate::tls::{Clients, Tls};
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "deployments",
-    how: "the servers on the same core as the client, unless told otherwise. Down: 40 calls, with `maxRetries` 100 and `totalTimeout` \
-          500 ms, to a server that is stopped by a signal, the longest; then, once calls fail at once, 10 000 of them. \
-          Failover: a primary is killed, behind 3 sentinels (down-after 1 s) or with one replica in a cluster (node \
-          time-out 1 s); claims are tried every 5 ms until one is answered, against the time until the sentinels, or \
-          the other nodes, name another primary; the worst of 3. Cluster: 256 tasks claim and release over one \
-          backend on 3 primaries, against one backend for each of 3 servers that are a cluster of their own, which \
-          tells what the client costs, and against one for each of 3 that are none, where Redis' own price of a cluster \
-          comes to it: it hashes each key of a call and of each command in its script. All on all cores, for 250 ms in \
-          turn, 40 times, median of the ratios; beside them the processor time of client and servers for a call. TLS: one task \
-          claims over TLS from one server and in plain text from another in turn, 20 000 times.",
+    how: "the servers on the same core as the client, unless told otherwise. Down: 40 calls, with `maxRetries` 100 \
+          and `totalTimeout` 500 ms, to a server that is stopped by a signal, the longest; then, once calls fail at \
+          once, 10 000 of them. Failover: a primary is killed, behind 3 sentinels (down-after 1 s) or with one \
+          replica in a cluster (node time-out 1 s); claims are tried every 5 ms until one is answered, against the \
+          time until the sentinels, or the other nodes, name another primary; the worst of 3. Cluster: 256 tasks \
+          claim and release over one backend on 3 primaries, against one backend for each of 3 servers that are a \
+          cluster of their own, which tells what the client costs, and against one for each of 3 that are none, \
+          where Redis' own price of a cluster comes to it: it hashes each key of a call and of each command in its \
+          script. All on all cores, for 250 ms in turn, 40 times, median of the ratios; beside them the processor \
+          time of client and servers for a call. TLS: one task claims over TLS from one server and in plain text \
+          from another in turn, 20 000 times.",
     run,
 };
 

@@ -31,7 +31,7 @@
 -- whatever the number of holders, scopes and tickets; more while tickets wait, the pool learns or a lease has ended,
 -- logarithmic in their number
 
-local call, pcall, whole = redis.call, redis.pcall, string.format
+local call, pcall, format = redis.call, redis.pcall, string.format
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
 local member, units, execution, holder, project, domain, project_cap, domain_cap, lease, ticket, priority, channel, returning = unpack(ARGV)
 
@@ -61,8 +61,8 @@ if not due then
     elseif domain_cap ~= '-' and in_domain + units > domain_cap + 0 then
       refusal = 'domain ' .. in_domain .. ' ' .. domain_cap
     else
-      local issued = whole('%d', fence + units)
-      in_project, in_domain = whole('%d', in_project + units), whole('%d', in_domain + units)
+      local issued = format('%d', fence + units)
+      in_project, in_domain = format('%d', in_project + units), format('%d', in_domain + units)
       added = pcall('SADD', pool, member)
       if added == 1 then
         time = time or call('TIME')
@@ -71,7 +71,7 @@ if not due then
         if recorded == 1 then
           local leased, ends = 1, nil
           if lease ~= '-' then
-            ends = whole('%d', time[1] * 1000 + time[2] / 1000 + lease) -- milliseconds
+            ends = format('%d', time[1] * 1000 + time[2] / 1000 + lease) -- milliseconds
             leased = pcall('ZADD', leases, ends, member)
           end
           if leased == 1 or leased == 0 then

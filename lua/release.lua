@@ -20,7 +20,7 @@
 -- Cost: 2 commands (3 where leases are held), and 3 for each member (4 where leases are held), whatever the number of
 -- holders and scopes; at most 2 more for the last units of a scope; more while tickets wait or a lease has ended, logarithmic in their number
 
-local call, pcall, whole = redis.call, redis.pcall, string.format
+local call, pcall, format = redis.call, redis.pcall, string.format
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)
 local execution, project, domain, number = unpack(ARGV, 1, 4)
 
@@ -60,13 +60,13 @@ for i = 5, #ARGV do
 end
 
 if returned ~= 0 then
-  limit, in_project, in_domain = whole('%d', limit + returned), in_project - returned, in_domain - returned
+  limit, in_project, in_domain = format('%d', limit + returned), in_project - returned, in_domain - returned
   if in_project ~= 0 and in_domain ~= 0 then
-    call('HSET', usage, 'issue_limit', limit, project, whole('%d', in_project), domain, whole('%d', in_domain))
+    call('HSET', usage, 'issue_limit', limit, project, format('%d', in_project), domain, format('%d', in_domain))
   else
     call('HSET', usage, 'issue_limit', limit)
-    if in_project == 0 then call('HDEL', usage, project) else call('HSET', usage, project, whole('%d', in_project)) end
-    if in_domain == 0 then call('HDEL', usage, domain) else call('HSET', usage, domain, whole('%d', in_domain)) end
+    if in_project == 0 then call('HDEL', usage, project) else call('HSET', usage, project, format('%d', in_project)) end
+    if in_domain == 0 then call('HDEL', usage, domain) else call('HSET', usage, domain, format('%d', in_domain)) end
   end
 end
 
