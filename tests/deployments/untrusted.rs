@@ -74,14 +74,17 @@ async fn what_breaks_off_or_never_ends_is_no_answer() {
     }
 }
 
-/// What is read for one answer, and what is on its way then: buffers of the system, of a few MiB.
-const MOST: usize = 64 << 20;
+/// What is read for one answer, and what is on its way then: 36 MiB where Linux fills its buffers (`tcp_rmem`, `tcp_wmem`).
+const MOST: usize = 96 << 20;
 
 async fn patient(fake: &Fake) -> Arc<dyn Backend> {
     let mut config = configuration(&format!("hostPath: \"{}\"", fake.address()));
-    // Far more than it takes to send so much.
+    // Far more than it takes to connect and to send so much.
+    config.redis.connect_timeout = Duration::from_secs(60);
     config.redis.command_timeout = Duration::from_secs(60);
     config.redis.total_timeout = Duration::from_secs(60);
+    // What the first answer was is what is told.
+    config.redis.max_retries = 0;
     config.open().await.unwrap()
 }
 
