@@ -150,10 +150,10 @@ impl Calls {
         cmd
     }
 
-    /// Nothing, called like a claim.
-    pub(crate) fn no_op(&self, token: &Token) -> Cmd {
-        let mut cmd = self.evalsha(&self.no_op, self.keys_of(Terms::LEASED));
-        self.add_claim(&mut cmd, token, Terms::LEASED);
+    /// Nothing, called like a claim that may wait or not.
+    pub(crate) fn no_op(&self, token: &Token, terms: Terms) -> Cmd {
+        let mut cmd = self.evalsha(&self.no_op, self.keys_of(terms));
+        self.add_claim(&mut cmd, token, terms);
         cmd
     }
 

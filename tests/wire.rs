@@ -15,7 +15,7 @@ use crate::support::clock::server_with_clock;
 use crate::support::server::Server;
 use crate::support::{
     FREE, Fixture, Pool, caps, claim, connect, everything, execution, fence, lease, quota,
-    redis_on, refusal, token, urgent, waiting, weight,
+    redis_on, refusal, ticket, token, urgent, waiting, weight,
 };
 
 const A: &str = "flytesnacks/development/f3ab";
@@ -307,6 +307,49 @@ async fn leases_cost_the_commands_that_the_headers_say() {
     let most = 2 * cost(ALLOCATE_ALL, " commands for each pool");
     let spent = meter.spent();
     assert!(spent <= most && spent > most - 8, "{spent} of {most}");
+}
+
+/// Each key costs the server time: those of tickets are given only where it was said that they are wanted.
+#[tokio::test]
+async fn a_process_that_has_not_waited_is_asked_for_more_keys_once() {
+    let f = redis_on(Server::start()).await;
+    let pool = f.pool(2).await;
+    // Both scripts are known to the server from here on.
+    pool.claim(A, "0").await.granted().unwrap();
+    pool.release(A, "0").await;
+    let mut raw = pool.raw();
+    let mut sent = || {
+        let calls = commands(&mut raw).remove("evalsha").unwrap_or_default();
+        redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut raw).unwrap();
+        calls
+    };
+    sent();
+    for name in ["1", "2"] {
+        pool.claim(A, name).await.granted().unwrap();
+        assert_eq!(sent(), 1);
+    }
+    let waits = pool.through(connect(&f.url()).await);
+    for name in ["3", "4"] {
+        waits.queue_up("p/d/x", name).await;
+    }
+    sent();
+    pool.release(A, "1").await;
+    assert_eq!(sent(), 2);
+    pool.release(A, "2").await;
+    assert_eq!(sent(), 1);
+    assert!(waits.holds("p/d/x", "3").await && waits.holds("p/d/x", "4").await);
+    let claims = pool.through(connect(&f.url()).await);
+    sent();
+    // For want of units, whoever waits.
+    refusal(&claims.claim(A, "5").await);
+    assert_eq!(sent(), 1);
+    waits.release("p/d/x", "3").await;
+    waiting(waits.wait("p/d/x", "6", 2, FREE, &ticket()).await);
+    for calls in [2, 1] {
+        sent();
+        refusal(&claims.claim(A, "5").await);
+        assert_eq!(sent(), calls);
+    }
 }
 
 /// What Redis holds, by a clock that stands still.
