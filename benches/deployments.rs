@@ -31,7 +31,7 @@ pub(crate) const FIGURE: Figure = Figure {
           claim and release over one backend on 3 primaries, against one backend for each of 3 servers that are a \
           cluster of their own, which tells what the client costs, and against one for each of 3 that are none, \
           where Redis' own price of a cluster comes to it: it hashes each key of a call and of each command in its \
-          script. All on all cores, for 250 ms in turn, 40 times, median of the ratios; beside them the processor \
+          script. All on all cores, for 250 ms in turn, 80 times, median of the ratios; beside them the processor \
           time of client and servers for a call. TLS: one task claims over TLS from one server and in plain text \
           from another in turn, 20 000 times.",
     run,
@@ -322,7 +322,7 @@ fn shards(scale: Scale, report: &mut Report) {
     ];
     let time = scale.pick(Duration::from_millis(250), Duration::from_millis(100));
     let mut paces = [Vec::new(), Vec::new()];
-    for _ in 0..scale.pick(40, 2) {
+    for _ in 0..scale.pick(80, 2) {
         for ((_, other), paces) in others.iter_mut().zip(&mut paces) {
             paces.push([&mut of_cluster, other].map(|trio| trio.pace(runtime, &pools, time)));
         }

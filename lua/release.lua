@@ -18,7 +18,8 @@
 -- Returns an array with an answer (see README.md) per member: released, withdrawn, unheld; or one answer for all:
 -- keys, unregistered, newer
 -- Cost: 2 commands (3 where leases are held), and 3 for each member (4 where leases are held), whatever the number of
--- holders and scopes; at most 2 more for the last units of a scope; more while tickets wait or a lease has ended, logarithmic in their number
+-- holders and scopes; at most 2 more for the last units of a scope; more while tickets wait or a lease has ended,
+-- logarithmic in their number
 
 local call, pcall, format = redis.call, redis.pcall, string.format
 local pool, usage, grants, leases, tickets, queue, lines, turns, shares = unpack(KEYS)

@@ -1,6 +1,6 @@
 //! The only place that makes names for Redis: keys, and the fields of a pool's counters.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::execution::Scope;
 use crate::matchable::KindName;
@@ -65,16 +65,13 @@ pub(super) struct PoolKeys {
     pub(super) shares: String,
     /// STREAM of what operators took away.
     pub(super) journal: String,
-    /// To how many more calls all keys are given that may do with those of grants.
-    all_wanted: AtomicU32,
+    /// Whether those of grants were not enough once: who waits for units goes on to.
+    all_wanted: AtomicBool,
 }
 
 /// How many keys most scripts are given, and how many come first that hold what is granted.
 pub(super) const POOL_KEYS: usize = 9;
 pub(super) const GRANT_KEYS: usize = 4;
-
-/// To how many calls all keys are given once they were wanted: who waits for units goes on to.
-const WANTED_FOR: u32 = 1000;
 
 impl PoolKeys {
     pub(super) fn new(name: &PoolName) -> Self {
@@ -90,7 +87,7 @@ impl PoolKeys {
             turns: key("turns"),
             shares: key("shares"),
             journal: key("journal"),
-            all_wanted: AtomicU32::new(0),
+            all_wanted: AtomicBool::new(false),
             pool,
         }
     }
@@ -101,15 +98,14 @@ impl PoolKeys {
         [pool, usage, grants, leases, tickets, queue, lines, turns, shares]
     }
 
-    /// Notes that those of grants are not enough just now.
+    /// Notes that those of grants are not enough here: from now on each call is given all, so that none has to be made twice.
     pub(super) fn want_all(&self) {
-        self.all_wanted.store(WANTED_FOR, Ordering::Relaxed);
+        self.all_wanted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the next call is to be given all at once.
+    /// Whether calls are to be given all.
     pub(super) fn are_all_wanted(&self) -> bool {
-        let less = |left: u32| left.checked_sub(1);
-        self.all_wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+        self.all_wanted.load(Ordering::Relaxed)
     }
 
     /// All that there is of the pool.

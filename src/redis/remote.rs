@@ -51,7 +51,7 @@ impl<'a> RemotePool<'a> {
     }
 
     /// As [`call_by`](Self::call_by), for a script that says whether it needs all keys: it is given those of grants alone until
-    /// it does, and all for a while then, because a server takes its time for each key.
+    /// it does, because a server takes its time for each key.
     pub(super) async fn call_sparing_keys_by(
         &self,
         ends: Instant,
