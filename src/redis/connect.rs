@@ -487,9 +487,12 @@ pub(super) fn timed_out(what: &str, limit: Duration) -> RedisError {
     io::Error::new(io::ErrorKind::TimedOut, format!("not {what} within {limit:?}")).into()
 }
 
-/// What the server calls its error. Redis 6.2 puts words of its own around those of a command that a script is refused.
+/// What the server calls its error. Redis 6.2 puts words of its own before those of a command that a script is refused, be it
+/// that the script fails of it or that it answers with it.
 pub(super) fn code(error: &RedisError) -> Option<&str> {
-    let of_script = error.detail().filter(|words| words.starts_with("Error running script"));
+    let of_script = error.detail().filter(|words| {
+        words.starts_with("Error running script") || error.code() == Some("@user_script:")
+    });
     match of_script.and_then(|words| words.split_once(": -")) {
         Some((_, refused)) => refused.split(' ').next(),
         None => error.code(),

@@ -52,8 +52,8 @@ pub use self::attributes::RedisAttributeStore;
 
 /// Keeps pools in Redis, in the schema of `lua/README.md`.
 ///
-/// Each claim and each release is one command and one round trip on connections that all calls
-/// share.
+/// Each claim and each release is one command and one round trip on connections that all calls share. Once in a process it
+/// takes another for a script that the server does not know, and for a pool in which others wait.
 #[derive(Debug)]
 pub struct RedisBackend {
     connections: Arc<Connections>,
