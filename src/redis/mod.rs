@@ -53,7 +53,7 @@ pub use self::attributes::RedisAttributeStore;
 /// Keeps pools in Redis, in the schema of `lua/README.md`.
 ///
 /// Each claim and each release is one command and one round trip on connections that all calls share. Once in a process it
-/// takes another for a script that the server does not know, and for a pool in which others wait.
+/// takes another for a script that the server does not know, and for a pool in which others wait or leases end.
 #[derive(Debug)]
 pub struct RedisBackend {
     connections: Arc<Connections>,

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::keys::PoolKeys;
 use crate::name::PoolName;
 
-/// Most pools that are remembered: locks may have ever new names. Beyond that all are made again.
+/// Most pools that are remembered: locks may have ever new names. Beyond that all are made, and
+/// what is known of them is found out, again.
 const MOST: usize = 1000;
 
 #[derive(Debug, Default)]

@@ -74,8 +74,9 @@ async fn what_breaks_off_or_never_ends_is_no_answer() {
     }
 }
 
-/// What is read for one answer, and what is on its way then: 36 MiB where Linux fills its buffers (`tcp_rmem`, `tcp_wmem`).
-const MOST: usize = 96 << 20;
+/// 32 MiB that are read for one answer, 36 on their way where Linux fills its buffers (`tcp_rmem`, `tcp_wmem`), and what is
+/// written at once.
+const MOST: usize = 69 << 20;
 
 async fn patient(fake: &Fake) -> Arc<dyn Backend> {
     let mut config = configuration(&format!("hostPath: \"{}\"", fake.address()));
