@@ -148,7 +148,7 @@ fn ask(
     for Granted { token, .. } in part {
         call.arg(Member::new(execution, token).as_str());
     }
-    connections.ask_replicas(&keys.grants, call)
+    connections.ask_replicas(keys.slot, call)
 }
 
 /// The numbers of the grants that a server has.

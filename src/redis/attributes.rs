@@ -52,7 +52,7 @@ impl RedisAttributeStore {
 
     async fn call(&self, keys: &AttributeKeys, call: &Call) -> Result<Value> {
         let ends = self.connections.deadline();
-        match call.send(&self.connections, ends).await {
+        match call.send(&self.connections, keys.slot(), ends).await {
             Ok(reply) => Ok(reply),
             Err(error) => Err(self.error(keys, call.operation(), error, ends).await),
         }
@@ -89,7 +89,7 @@ impl AttributeStore for RedisAttributeStore {
         let mut cmd = redis::Cmd::with_capacity(2 + paths.len(), 256);
         cmd.arg("HMGET").arg(&keys.records).arg(paths);
         let ends = self.connections.deadline();
-        let reply = match self.connections.call(Lane::Shared, &cmd, ends).await {
+        let reply = match self.connections.call(Lane::Shared, keys.slot(), &cmd, ends).await {
             Ok(reply) => reply,
             Err(error) => return Err(self.error(&keys, operation, error, ends).await),
         };

@@ -261,7 +261,7 @@ pub(super) async fn allocate_all(
     let Some(first) = claims.first() else { return Ok(JointOutcome::Granted(Vec::new())) };
     let (operation, execution) = ("allocate_all", claimant.execution);
     let pools: Vec<_> = claims.iter().map(|joint| connections.keys(&joint.pool)).collect();
-    if !connections.are_together(pools.iter().map(|keys| &*keys.pool)) {
+    if !connections.are_together(pools.iter().map(|keys| keys.slot)) {
         return allocate_in_turn(connections, claimant, claims).await;
     }
     let keys: Vec<_> = pools.iter().flat_map(|pool| pool.all()).collect();

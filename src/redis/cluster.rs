@@ -9,7 +9,6 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use crc::{CRC_16_XMODEM, Crc};
 use redis::aio::ConnectionLike as _;
 use redis::{Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
@@ -23,6 +22,7 @@ use super::link::{Hearing, Link, subscribe};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
 use super::permission;
+use super::slot::Slot;
 
 /// How often the table is asked for while all is well, and at most while it is not.
 const CALM: Duration = Duration::from_secs(5);
@@ -36,20 +36,6 @@ const REDIRECTIONS: usize = 8;
 
 /// How long to wait while a slot's keys are on two servers.
 const MOVING: Duration = Duration::from_millis(5);
-
-/// What slots are made of, by a table that takes 16 bytes at a time.
-static SLOT: Crc<u16, crc::Table<16>> = Crc::<u16, crc::Table<16>>::new(&CRC_16_XMODEM);
-
-/// The cluster slot of a key: of what stands in its first braces, if anything does.
-pub(super) fn slot_of(key: impl AsRef<[u8]>) -> u16 {
-    let key = key.as_ref();
-    let tag = || {
-        let open = key.iter().position(|&byte| byte == b'{')? + 1;
-        let close = key.get(open..)?.iter().position(|&byte| byte == b'}')?;
-        key.get(open..open + close).filter(|tag| !tag.is_empty())
-    };
-    SLOT.checksum(tag().unwrap_or(key)) % 16384
-}
 
 /// A cluster as its clients see it.
 #[derive(Debug)]
@@ -81,13 +67,13 @@ struct Slots(Vec<Range>);
 
 #[derive(Debug)]
 struct Range {
-    first: u16,
-    last: u16,
+    first: Slot,
+    last: Slot,
     node: Arc<Node>,
 }
 
 impl Slots {
-    fn owner(&self, slot: u16) -> Option<&Arc<Node>> {
+    fn owner(&self, slot: Slot) -> Option<&Arc<Node>> {
         let after = self.0.partition_point(|range| range.first <= slot);
         let range = self.0.get(after.checked_sub(1)?)?;
         (slot <= range.last).then_some(&range.node)
@@ -99,7 +85,7 @@ struct Shards {
     /// Whether the servers know sharded channels, as far as is known.
     are_known: bool,
     /// The channels, with their slots.
-    wanted: HashMap<String, u16>,
+    wanted: HashMap<String, Slot>,
     /// Connections that only hear, so that what the server says about moving slots is not taken for an answer.
     links: HashMap<Address, Arc<Link>>,
 }
@@ -149,10 +135,9 @@ impl Cluster {
         request: Request<'_>,
         ends: Instant,
     ) -> RedisResult<Value> {
-        let slot = slot_of(request.key());
         let mut first = None;
         if lane != Lane::Own {
-            let owner = self.table.slots.borrow().owner(slot).cloned();
+            let owner = self.table.slots.borrow().owner(request.slot).cloned();
             if let Some(owner) = owner
                 && let Some(connected) = owner.now()
             {
@@ -165,7 +150,7 @@ impl Cluster {
             }
         }
         // In a box, because hardly a call needs it, and every one would carry it along.
-        Box::pin(self.follow(lane, request, ends, slot, first)).await
+        Box::pin(self.follow(lane, request, ends, first)).await
     }
 
     /// The same, going on from an answer that there may be already.
@@ -174,14 +159,13 @@ impl Cluster {
         lane: Lane,
         request: Request<'_>,
         ends: Instant,
-        slot: u16,
         mut first: Option<(RedisResult<Value>, Arc<Node>)>,
     ) -> RedisResult<Value> {
         let (mut elsewhere, mut redirections) = (None, 0);
         loop {
             let attempt = match first.take() {
                 Some(attempt) => Ok(attempt),
-                None => self.attempt(lane, request, ends, slot, elsewhere.take()).await,
+                None => self.attempt(lane, request, ends, elsewhere.take()).await,
             };
             let (answer, node) = attempt.inspect_err(|_| self.table.doubt.notify_one())?;
             let redirect = match &answer {
@@ -215,7 +199,6 @@ impl Cluster {
         lane: Lane,
         request: Request<'_>,
         ends: Instant,
-        slot: u16,
         elsewhere: Option<(Address, bool)>,
     ) -> RedisResult<(RedisResult<Value>, Arc<Node>)> {
         let mut changes = self.table.slots.subscribe();
@@ -223,7 +206,7 @@ impl Cluster {
             let (node, is_asking) = match &elsewhere {
                 Some((address, is_asking)) => (self.table.node(address)?, *is_asking),
                 None => {
-                    let owner = changes.borrow_and_update().owner(slot).cloned();
+                    let owner = changes.borrow_and_update().owner(request.slot).cloned();
                     (owner.ok_or_else(nobody)?, false)
                 }
             };
@@ -245,15 +228,15 @@ impl Cluster {
         }
     }
 
-    /// The server that has a key, as far as is known.
-    pub(super) fn owner(&self, key: &str) -> RedisResult<Arc<Node>> {
-        self.table.slots.borrow().owner(slot_of(key)).cloned().ok_or_else(nobody)
+    /// The server that has a slot, as far as is known.
+    pub(super) fn owner(&self, slot: Slot) -> RedisResult<Arc<Node>> {
+        self.table.slots.borrow().owner(slot).cloned().ok_or_else(nobody)
     }
 
     /// The channel on which a process hears of a pool, from now on if it did not before. None where that did not come to be.
     /// Fails only where it is not allowed.
     pub(super) async fn hear(&self, pool: &str, process: &str) -> RedisResult<Option<String>> {
-        let slot = slot_of(pool);
+        let slot = Slot::of(pool);
         let channel = {
             let mut shards = self.table.shards();
             let channel = match shards.are_known {
@@ -330,7 +313,7 @@ impl Table {
     }
 
     /// Asks one server after the other, beginning with another one each time, lest one that was cut off is believed for ever.
-    async fn ask(&self, turn: usize) -> RedisResult<Vec<(u16, u16, Address)>> {
+    async fn ask(&self, turn: usize) -> RedisResult<Vec<(Slot, Slot, Address)>> {
         let mut addresses: Vec<_> = {
             let servers = self.servers();
             servers.iter().filter(|(_, node)| node.is_up()).map(|(at, _)| at.clone()).collect()
@@ -352,7 +335,7 @@ impl Table {
         Err(problem)
     }
 
-    async fn ask_one(&self, address: &Address) -> RedisResult<Vec<(u16, u16, Address)>> {
+    async fn ask_one(&self, address: &Address) -> RedisResult<Vec<(Slot, Slot, Address)>> {
         let known = self.servers().get(address).cloned();
         let mut connection = match known.as_ref().and_then(|node| node.hearing().now()) {
             Some(connected) => connected?.connection,
@@ -366,8 +349,8 @@ impl Table {
         })
     }
 
-    fn learn(self: &Arc<Self>, slots: Vec<(u16, u16, Address)>) {
-        let range = |(first, last, address): (u16, u16, Address)| {
+    fn learn(self: &Arc<Self>, slots: Vec<(Slot, Slot, Address)>) {
+        let range = |(first, last, address): (Slot, Slot, Address)| {
             Some(Range { first, last, node: self.node(&address).ok()? })
         };
         let mut ranges: Vec<_> = slots.into_iter().filter_map(range).collect();
@@ -385,7 +368,7 @@ impl Table {
     }
 
     /// The connection that hears what is told about a slot.
-    fn hearing(self: &Arc<Self>, slot: u16) -> Option<Arc<Link>> {
+    fn hearing(self: &Arc<Self>, slot: Slot) -> Option<Arc<Link>> {
         let address = self.slots.borrow().owner(slot)?.address().clone();
         let target = self.dial.server(&address).ok()?;
         let mut shards = self.shards();
@@ -422,7 +405,7 @@ impl Hearing for Shard {
         let Some(table) = self.table.upgrade() else { return Vec::new() };
         let slots = Arc::clone(&table.slots.borrow());
         let is_here =
-            |slot: u16| slots.owner(slot).is_some_and(|node| *node.address() == self.address);
+            |slot: Slot| slots.owner(slot).is_some_and(|node| *node.address() == self.address);
         let shards = table.shards();
         let here = shards.wanted.iter().filter(|&(_, &slot)| is_here(slot));
         here.map(|(channel, _)| subscription(channel)).collect()
@@ -498,11 +481,11 @@ pub(super) fn nobody() -> RedisError {
 }
 
 /// Reads what CLUSTER SLOTS answers: ranges with their servers, the primary first.
-fn parse_slots(reply: Value, from: &Address) -> Option<Vec<(u16, u16, Address)>> {
+fn parse_slots(reply: Value, from: &Address) -> Option<Vec<(Slot, Slot, Address)>> {
     let Value::Array(ranges) = reply else { return None };
     let text = |value: &Value| redis::from_redis_value_ref::<Option<String>>(value).ok().flatten();
     let slot = |value: &Value| match value {
-        Value::Int(slot) => u16::try_from(*slot).ok().filter(|&slot| slot < 16384),
+        Value::Int(slot) => Slot::numbered(*slot),
         _ => None,
     };
     let range = |range: &Value| {
@@ -518,24 +501,4 @@ fn parse_slots(reply: Value, from: &Address) -> Option<Vec<(u16, u16, Address)>>
         Some((slot(first)?, slot(last)?, Address::Tcp { host, port }))
     };
     ranges.iter().map(range).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_are_those_of_the_servers() {
-        // As `CLUSTER KEYSLOT` answers.
-        for (key, slot) in [
-            ("123456789", 12739),
-            ("foo", 12182),
-            ("{foo}bar", 12182),
-            ("a{foo}{bar}", 12182),
-            ("foo{}", 5542),
-            ("foo{{bar}}zap", 4015),
-        ] {
-            assert_eq!(slot_of(key), slot, "{key}");
-        }
-    }
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::retry::budget::{Budget, TpsBudget};
 
 use super::address::{Deployment, Dial, Servers, is_certificate_problem};
-use super::cluster::{Cluster, nobody, slot_of};
+use super::cluster::{Cluster, nobody};
 use super::connection::Connection;
 use super::keys::{GRANT_KEYS, NO_CHANNEL, POOL_KEYS, PoolKeys, channel};
 use super::listeners::Listeners;
@@ -29,6 +29,7 @@ use super::pools::Pools;
 use super::replicas::{Asked, MinReplicas};
 use super::scripts::Call;
 use super::sentinel::{Incumbent, Primary};
+use super::slot::Slot;
 use crate::config::RedisConfig;
 use crate::error::{Error, Result};
 use crate::name::PoolName;
@@ -145,12 +146,12 @@ impl Connections {
         self.limits.min_replicas
     }
 
-    /// Asks the server that has a key how many replicas have what this script finds there.
-    pub(super) fn ask_replicas(&self, key: &str, call: Call) -> RedisResult<Asked> {
+    /// Asks the server that has a slot how many replicas have what this script finds there.
+    pub(super) fn ask_replicas(&self, slot: Slot, call: Call) -> RedisResult<Asked> {
         let node = match &self.topology {
             Topology::Fixed(node) => Arc::clone(node),
             Topology::Sentinels(primary) => primary.node().0,
-            Topology::Cluster(cluster) => cluster.owner(key)?,
+            Topology::Cluster(cluster) => cluster.owner(slot)?,
         };
         node.replicas().map(|replicas| replicas.ask(call)).ok_or_else(nobody)
     }
@@ -166,15 +167,23 @@ impl Connections {
         Instant::now() + self.total
     }
 
-    /// Sends a command and waits for its reply until then, no attempt longer than the command time-out.
-    pub(super) async fn call(&self, lane: Lane, cmd: &Cmd, ends: Instant) -> RedisResult<Value> {
-        let request = Request { makes: lane == Lane::Making, ..Request::new(Body::One(cmd)) };
+    /// Sends a command on keys of a slot and waits for its reply until then, no attempt longer than the command time-out.
+    pub(super) async fn call(
+        &self,
+        lane: Lane,
+        slot: Slot,
+        cmd: &Cmd,
+        ends: Instant,
+    ) -> RedisResult<Value> {
+        let makes = lane == Lane::Making;
+        let request = Request { makes, ..Request::new(Body::One(cmd), slot) };
         self.repeating(lane, request, ends).await
     }
 
-    /// Sends commands in one go on a shared connection and waits for all replies.
+    /// Sends commands on keys of one slot in one go on a shared connection and waits for all replies.
     pub(super) async fn call_all<'a>(
         &self,
+        slot: Slot,
         cmds: impl Iterator<Item = &'a Cmd>,
         ends: Instant,
     ) -> RedisResult<Vec<Value>> {
@@ -182,7 +191,7 @@ impl Connections {
         for cmd in cmds {
             pipeline.add_command(cmd.clone());
         }
-        match self.repeating(Lane::Shared, Request::new(Body::Many(&pipeline)), ends).await? {
+        match self.repeating(Lane::Shared, Request::new(Body::Many(&pipeline), slot), ends).await? {
             Value::Array(replies) => replies.into_iter().map(Value::extract_error).collect(),
             other => Ok(vec![other]),
         }
@@ -221,12 +230,12 @@ impl Connections {
         }
     }
 
-    /// Whether one script can see all of these keys.
-    pub(super) fn are_together<'a>(&self, mut keys: impl Iterator<Item = &'a str>) -> bool {
+    /// Whether one script can see the keys of all of these slots.
+    pub(super) fn are_together(&self, mut slots: impl Iterator<Item = Slot>) -> bool {
         match &self.topology {
             Topology::Cluster(_) => {
-                let first = keys.next().map(slot_of);
-                keys.all(|key| Some(slot_of(key)) == first)
+                let first = slots.next();
+                slots.all(|slot| Some(slot) == first)
             }
             _ => true,
         }
@@ -326,6 +335,8 @@ impl Connections {
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
     body: Body<'a>,
+    /// Where all of its keys are.
+    pub(super) slot: Slot,
     makes: bool,
     is_asking: bool,
 }
@@ -341,8 +352,8 @@ enum Body<'a> {
 const FIRST_KEY: usize = 3;
 
 impl<'a> Request<'a> {
-    fn new(body: Body<'a>) -> Self {
-        Self { body, makes: false, is_asking: false }
+    fn new(body: Body<'a>, slot: Slot) -> Self {
+        Self { body, slot, makes: false, is_asking: false }
     }
 
     /// The same to a server that a slot is moving to.
@@ -353,11 +364,6 @@ impl<'a> Request<'a> {
     /// Whether it may make its pools.
     pub(super) fn makes_pools(&self) -> bool {
         self.makes
-    }
-
-    /// The first key, which is in the same cluster slot as all others.
-    pub(super) fn key(&self) -> &'a [u8] {
-        self.word(if self.is_script() { FIRST_KEY } else { 1 })
     }
 
     /// Keys of the pools in which this may admit somebody: scripts that can, on a shared connection, are given all that the pools

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::slot::Slot;
 use crate::execution::Scope;
 use crate::matchable::KindName;
 use crate::name::PoolName;
@@ -36,6 +37,10 @@ impl AttributeKeys {
         Self { paths: key("paths"), history: key("history"), records }
     }
 
+    pub(super) fn slot(&self) -> Slot {
+        Slot::of(&self.records)
+    }
+
     /// Every key with the type of what it holds.
     pub(super) fn types(&self) -> [(&str, &'static str); 3] {
         [(&self.records, "hash"), (&self.paths, "zset"), (&self.history, "hash")]
@@ -65,6 +70,7 @@ pub(super) struct PoolKeys {
     pub(super) shares: String,
     /// STREAM of what operators took away.
     pub(super) journal: String,
+    pub(super) slot: Slot,
     /// Whether those of grants were not enough once: who waits for units goes on to.
     all_wanted: AtomicBool,
 }
@@ -87,6 +93,7 @@ impl PoolKeys {
             turns: key("turns"),
             shares: key("shares"),
             journal: key("journal"),
+            slot: Slot::of(&pool),
             all_wanted: AtomicBool::new(false),
             pool,
         }

@@ -22,6 +22,7 @@ mod replicas;
 mod reply;
 mod scripts;
 mod sentinel;
+mod slot;
 mod tracking;
 
 use std::sync::Arc;

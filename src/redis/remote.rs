@@ -10,6 +10,7 @@ use super::connect::{Connections, Lane};
 use super::keys::{GRANT_KEYS, PoolKeys};
 use super::reply::{Answer, Fields};
 use super::scripts::Call;
+use super::slot::Slot;
 use crate::error::{Error, Result};
 use crate::name::PoolName;
 use crate::ticket::Channel;
@@ -44,7 +45,7 @@ impl<'a> RemotePool<'a> {
 
     /// The script's reply, if it is about an existing pool of this schema and comes until then.
     pub(super) async fn call_by(&self, ends: Instant, call: &Call) -> Result<Value> {
-        match call.send(self.connections, ends).await {
+        match call.send(self.connections, self.keys.slot, ends).await {
             Ok(reply) => self.expect_pool(reply),
             Err(error) => Err(self.error(call.operation(), error, ends).await),
         }
@@ -77,7 +78,7 @@ impl<'a> RemotePool<'a> {
     /// The reply of a command on one of the pool's keys.
     pub(super) async fn command(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
         let ends = self.connections.deadline();
-        match self.connections.call(Lane::Own, cmd, ends).await {
+        match self.connections.call(Lane::Own, self.keys.slot, cmd, ends).await {
             Ok(reply) => Ok(reply),
             Err(error) => Err(self.error(operation, error, ends).await),
         }
@@ -94,8 +95,10 @@ impl<'a> RemotePool<'a> {
         let Some(first) = calls.first() else { return Ok(Vec::new()) };
         let operation = first.operation();
         let replies = match calls {
-            [call] => call.send(self.connections, ends).await.map(|reply| vec![reply]),
-            calls => Call::send_all(calls, self.connections, ends).await,
+            [call] => {
+                call.send(self.connections, self.keys.slot, ends).await.map(|reply| vec![reply])
+            }
+            calls => Call::send_all(calls, self.connections, self.keys.slot, ends).await,
         };
         let replies = match replies {
             Ok(replies) => replies,
@@ -148,7 +151,7 @@ pub(super) async fn command_on_set(
     // The whole list may be long.
     let lane = if member.is_some() { Lane::Shared } else { Lane::Own };
     let ends = connections.deadline();
-    match connections.call(lane, &cmd, ends).await {
+    match connections.call(lane, Slot::of(key), &cmd, ends).await {
         Ok(reply) => Ok(reply),
         Err(error) if error.code() == Some("WRONGTYPE") => {
             let wrong = wrong_type(connections, key, "set", ends).await;
@@ -166,7 +169,9 @@ pub(super) async fn wrong_type(
     ends: Instant,
 ) -> Option<Error> {
     let cmd = redis::cmd("TYPE").arg(key).to_owned();
-    let Ok(Value::SimpleString(found)) = connections.call(Lane::Shared, &cmd, ends).await else {
+    let Ok(Value::SimpleString(found)) =
+        connections.call(Lane::Shared, Slot::of(key), &cmd, ends).await
+    else {
         return None;
     };
     let wrong = found != expected && found != "none";

@@ -8,6 +8,7 @@ use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, ToRed
 use tokio::time::Instant;
 
 use super::connect::{Connections, Lane};
+use super::slot::Slot;
 
 /// One file of `lua/`.
 #[derive(Debug)]
@@ -105,28 +106,31 @@ impl Call {
         &self.cmd
     }
 
-    /// Waits for the reply until then.
+    /// Sends it to where its keys are, and waits for the reply until then.
     pub(super) async fn send(
         &self,
         connections: &Connections,
+        slot: Slot,
         ends: Instant,
     ) -> RedisResult<Value> {
-        match connections.call(self.script.lane, &self.cmd, ends).await {
+        match connections.call(self.script.lane, slot, &self.cmd, ends).await {
             Err(error) if is_unknown_script(&error) => {
-                connections.call(self.script.lane, &self.with_source(), ends).await
+                connections.call(self.script.lane, slot, &self.with_source(), ends).await
             }
             reply => reply,
         }
     }
 
-    /// Sends several calls of one script in one round trip.
+    /// Sends several calls of one script, all with keys of one slot, in one round trip.
     pub(super) async fn send_all(
         calls: &[Self],
         connections: &Connections,
+        slot: Slot,
         ends: Instant,
     ) -> RedisResult<Vec<Value>> {
         let Some((first, rest)) = calls.split_first() else { return Ok(Vec::new()) };
-        let mut replies = connections.call_all(calls.iter().map(|call| &call.cmd), ends).await;
+        let mut replies =
+            connections.call_all(slot, calls.iter().map(|call| &call.cmd), ends).await;
         for _ in 0..RELOADS {
             match &replies {
                 Err(error) if is_unknown_script(error) => {}
@@ -134,7 +138,7 @@ impl Call {
             }
             let first = first.with_source();
             let cmds = std::iter::once(&first).chain(rest.iter().map(|call| &call.cmd));
-            replies = connections.call_all(cmds, ends).await;
+            replies = connections.call_all(slot, cmds, ends).await;
         }
         replies
     }
