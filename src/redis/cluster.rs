@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -135,61 +136,61 @@ impl Cluster {
         request: Request<'_>,
         ends: Instant,
     ) -> RedisResult<Value> {
-        let mut first = None;
-        if lane != Lane::Own {
-            let owner = self.table.slots.borrow().owner(request.slot).cloned();
-            if let Some(owner) = owner
-                && let Some(connected) = owner.now()
-            {
-                match owner.answer(connected, request, ends).await {
-                    Ok(reply) if redirect(&Ok(&reply), owner.address()).is_none() => {
-                        return Ok(reply);
-                    }
-                    answer => first = Some((answer, owner)),
-                }
-            }
+        let owner = self.owner(request.slot).ok().filter(|_| lane != Lane::Own);
+        if let Some(owner) = owner
+            && let Some(connected) = owner.now()
+        {
+            return match owner.answer(connected, request, ends).await {
+                Ok(reply) if !is_refused(&reply) => Ok(reply),
+                answer => self.follow(lane, request, ends, Some((answer, owner))).await,
+            };
         }
-        // In a box, because hardly a call needs it, and every one would carry it along.
-        Box::pin(self.follow(lane, request, ends, first)).await
+        self.follow(lane, request, ends, None).await
     }
 
     /// The same, going on from an answer that there may be already.
-    async fn follow(
-        &self,
+    ///
+    /// In a box, because hardly a call needs it, and every one would carry it along.
+    fn follow<'a>(
+        &'a self,
         lane: Lane,
-        request: Request<'_>,
+        request: Request<'a>,
         ends: Instant,
         mut first: Option<(RedisResult<Value>, Arc<Node>)>,
-    ) -> RedisResult<Value> {
-        let (mut elsewhere, mut redirections) = (None, 0);
-        loop {
-            let attempt = match first.take() {
-                Some(attempt) => Ok(attempt),
-                None => self.attempt(lane, request, ends, elsewhere.take()).await,
-            };
-            let (answer, node) = attempt.inspect_err(|_| self.table.doubt.notify_one())?;
-            let redirect = match &answer {
-                Err(error) if error.is_io_error() || is_down(error) => {
-                    self.table.doubt.notify_one();
-                    return answer;
-                }
-                answer => redirect(&answer.as_ref(), node.address()),
-            };
-            match redirect {
-                None => return answer,
-                Some(_) if redirections == REDIRECTIONS || Instant::now() >= ends => return answer,
-                Some(Redirect::Wait) => sleep(MOVING.min(ends - Instant::now())).await,
-                Some(Redirect::Ask(address)) => {
-                    redirections += 1;
-                    elsewhere = Some((address, true));
-                }
-                Some(Redirect::Moved(address)) => {
-                    redirections += 1;
-                    self.table.doubt.notify_one();
-                    elsewhere = Some((address, false));
+    ) -> Pin<Box<dyn Future<Output = RedisResult<Value>> + Send + 'a>> {
+        Box::pin(async move {
+            let (mut elsewhere, mut redirections) = (None, 0);
+            loop {
+                let attempt = match first.take() {
+                    Some(attempt) => Ok(attempt),
+                    None => self.attempt(lane, request, ends, elsewhere.take()).await,
+                };
+                let (answer, node) = attempt.inspect_err(|_| self.table.doubt.notify_one())?;
+                let redirect = match &answer {
+                    Err(error) if error.is_io_error() || is_down(error) => {
+                        self.table.doubt.notify_one();
+                        return answer;
+                    }
+                    answer => redirect(&answer.as_ref(), node.address()),
+                };
+                match redirect {
+                    None => return answer,
+                    Some(_) if redirections == REDIRECTIONS || Instant::now() >= ends => {
+                        return answer;
+                    }
+                    Some(Redirect::Wait) => sleep(MOVING.min(ends - Instant::now())).await,
+                    Some(Redirect::Ask(address)) => {
+                        redirections += 1;
+                        elsewhere = Some((address, true));
+                    }
+                    Some(Redirect::Moved(address)) => {
+                        redirections += 1;
+                        self.table.doubt.notify_one();
+                        elsewhere = Some((address, false));
+                    }
                 }
             }
-        }
+        })
     }
 
     /// Sends a request to the owner of its slot, or to where it was told to go; also answers who answered, or fails if there is
@@ -437,6 +438,15 @@ fn subscription(channel: &str) -> Cmd {
 
 fn is_unknown(error: &RedisError) -> bool {
     error.to_string().contains("unknown command")
+}
+
+/// Whether a server refuses what it was asked, or a part of it.
+fn is_refused(reply: &Value) -> bool {
+    let is_error = |reply: &Value| matches!(reply, Value::ServerError(_));
+    match reply {
+        Value::Array(replies) => replies.iter().any(is_error),
+        reply => is_error(reply),
+    }
 }
 
 /// Where an answer says that the call has to go, if it does.
