@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::slice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -140,10 +141,11 @@ impl Cluster {
         if let Some(owner) = owner
             && let Some(connected) = owner.now()
         {
-            return match owner.answer(connected, request, ends).await {
-                Ok(reply) if !is_refused(&reply) => Ok(reply),
-                answer => self.follow(lane, request, ends, Some((answer, owner))).await,
-            };
+            let answer = owner.answer(connected, request, ends).await;
+            if errors(&answer).next().is_none() {
+                return answer;
+            }
+            return self.follow(lane, request, ends, Some((answer, owner))).await;
         }
         self.follow(lane, request, ends, None).await
     }
@@ -166,13 +168,10 @@ impl Cluster {
                     None => self.attempt(lane, request, ends, elsewhere.take()).await,
                 };
                 let (answer, node) = attempt.inspect_err(|_| self.table.doubt.notify_one())?;
-                let redirect = match &answer {
-                    Err(error) if error.is_io_error() || is_down(error) => {
-                        self.table.doubt.notify_one();
-                        return answer;
-                    }
-                    answer => redirect(&answer.as_ref(), node.address()),
-                };
+                if errors(&answer).any(|error| error.is_io_error() || is_down(&error)) {
+                    self.table.doubt.notify_one();
+                }
+                let redirect = errors(&answer).find_map(|error| redirect(&error, node.address()));
                 match redirect {
                     None => return answer,
                     Some(_) if redirections == REDIRECTIONS || Instant::now() >= ends => {
@@ -440,32 +439,22 @@ fn is_unknown(error: &RedisError) -> bool {
     error.to_string().contains("unknown command")
 }
 
-/// Whether a server refuses what it was asked, or a part of it.
-fn is_refused(reply: &Value) -> bool {
-    let is_error = |reply: &Value| matches!(reply, Value::ServerError(_));
-    match reply {
-        Value::Array(replies) => replies.iter().any(is_error),
-        reply => is_error(reply),
-    }
-}
-
-/// Where an answer says that the call has to go, if it does.
-fn redirect(answer: &Result<&Value, &RedisError>, from: &Address) -> Option<Redirect> {
-    let refused = |reply: &Value| match reply {
-        Value::ServerError(error) => Some(RedisError::from(error.clone())),
+/// What an answer refuses, or why there is none: an error, or one for each of several commands.
+fn errors(answer: &RedisResult<Value>) -> impl Iterator<Item = RedisError> {
+    let replies = match answer {
+        Ok(Value::Array(replies)) => &replies[..],
+        Ok(reply) => slice::from_ref(reply),
+        Err(_) => &[],
+    };
+    let refused = replies.iter().filter_map(|reply| match reply {
+        Value::ServerError(error) => Some(error.clone().into()),
         _ => None,
-    };
-    let error = match answer {
-        Err(error) => (*error).clone(),
-        Ok(Value::Array(replies)) => {
-            replies.iter().filter_map(refused).find(|error| redirect_of(error, from).is_some())?
-        }
-        Ok(reply) => refused(reply)?,
-    };
-    redirect_of(&error, from)
+    });
+    answer.as_ref().err().cloned().into_iter().chain(refused)
 }
 
-fn redirect_of(error: &RedisError, from: &Address) -> Option<Redirect> {
+/// Where an error says that the call has to go, if it does.
+fn redirect(error: &RedisError, from: &Address) -> Option<Redirect> {
     let ErrorKind::Server(kind) = error.kind() else { return None };
     let address = || match (error.redirect_node()?.0, from) {
         // Without a host it is another port of the same.

@@ -8,11 +8,12 @@ use tokenpool::matchable::{
     AnsweredBy, AttributePath, Attributes, CacheConfig, ClusterAssignment, ExecutionClusterLabel,
     Expected,
 };
-use tokenpool::{Claim, Claimant, Holder, Joint, JointOutcome, Notice, Turn};
+use tokenpool::{Claim, Claimant, Holder, Joint, JointOutcome, Notice, Outcome, Turn};
 
 use super::{QUOTA, User, configuration, list, open};
 use crate::conformance;
 use crate::support::cluster::{Cluster, Options};
+use crate::support::fake::{Answer, Fake};
 use crate::support::{FREE, claim, execution, ticket, token, until};
 
 fn keys(cluster: &Cluster) -> String {
@@ -233,6 +234,36 @@ async fn a_lost_shard_fails_fast_and_alone() {
     for (user, _) in others {
         user.claim("1").await.unwrap().granted().unwrap();
     }
+}
+
+/// Long before the table would be asked for anyway.
+#[tokio::test]
+async fn who_finds_the_cluster_down_is_left_for_the_owner_of_now() {
+    let down = "-CLUSTERDOWN The cluster is down\r\n";
+    let before = Fake::answering("EVALSHA", 1, Answer::text(down)).await;
+    let now = Fake::answering("EVALSHA", 1, Answer::text("$9\r\ngranted 1\r\n")).await;
+    let owners = [before.address(), now.address()];
+    let seed = Fake::start(move |heard| {
+        let [before, now] = &owners;
+        let owner = if heard.time == 1 { before } else { now };
+        (heard.command == "CLUSTER").then(|| all_slots_on(owner))
+    });
+    let seed = seed.await;
+    let keys = format!("hostPaths: {}, cluster: true, maxRetries: 4", list(&[seed.address()]));
+    let backend = open(&keys).await;
+    let (execution, holder) = (execution("p/d/e"), Holder::new("test").unwrap());
+    let claimant = Claimant { execution: &execution, constraints: FREE, holder: &holder };
+    let pool = "hive:default".parse().unwrap();
+    let outcomes = backend.allocate(&pool, claimant, &[claim("1", 1)]).await.unwrap();
+    assert!(matches!(outcomes[..], [Ok(Outcome::Granted(_))]), "{outcomes:?}");
+    assert!(before.count("EVALSHA") > 0);
+}
+
+/// What `CLUSTER SLOTS` says.
+fn all_slots_on(address: &str) -> Answer {
+    let (host, port) = address.split_once(':').unwrap();
+    let server = format!("*2\r\n${}\r\n{host}\r\n:{port}\r\n", host.len());
+    Answer::text(&format!("*1\r\n*3\r\n:0\r\n:16383\r\n{server}"))
 }
 
 /// The cluster itself is well, so nobody takes over.
