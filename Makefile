@@ -38,9 +38,9 @@ test-servers:
 flyteidl:
 	python3 -m venv $(FLYTEIDL)
 	$(FLYTEIDL)/bin/python -m pip install --quiet --disable-pip-version-check flyteidl==1.16.8
-	cargo test --package tokenpool --features flyteidl --lib matchable
+	cargo test --workspace --features tokenpool/flyteidl --lib matchable
 	TOKENPOOL_FLYTEIDL_PYTHON=$(CURDIR)/$(FLYTEIDL)/bin/python \
-		cargo test --package tokenpool --features flyteidl --test flyteidl -- --include-ignored
+		cargo test --workspace --features tokenpool/flyteidl --test flyteidl -- --include-ignored
 
 # The model of the protocol, further than `make test` looks; one order after the other, because each takes gigabytes.
 # ORDER=fifo, priority or fair is one of them alone.

@@ -21,7 +21,8 @@ impl Wait {
         Self::default()
     }
 
-    /// Waits at most this long from now on.
+    /// Waits at most this long from now on. After that only an answer is waited for that is outstanding, and the ticket
+    /// withdrawn.
     ///
     /// # Errors
     ///

@@ -228,6 +228,10 @@ impl Backend for WithAllowance {
         self.backend.awaits_replicas()
     }
 
+    fn time_limit(&self) -> Option<Duration> {
+        self.backend.time_limit()
+    }
+
     fn counters(&self) -> Counters {
         let mut state = self.state();
         let in_use = |local: &mut Local| {

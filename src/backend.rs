@@ -52,6 +52,9 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// claim is to be repeated.
     fn awaits_replicas(&self) -> bool;
 
+    /// The longest that a claim takes until it is answered, if that is limited.
+    fn time_limit(&self) -> Option<Duration>;
+
     /// What has gone wrong so far, together with what [`detached`](Self::detached) gave.
     fn counters(&self) -> Counters;
 

@@ -132,7 +132,8 @@ impl Manager {
     /// Claims units for tokens of one execution, each all or nothing, in one round trip.
     ///
     /// The claims are decided one after the other; the answers stand in their order. An inner error
-    /// is about its claim alone. If the backend lost all its data, the pool is registered again.
+    /// is about its claim alone. If the backend lost all its data, the pool is registered again. A token that is being given
+    /// back, because its guard or claim was dropped, is claimed when that is done, within the same time limit.
     ///
     /// # Errors
     ///
@@ -155,10 +156,10 @@ impl Manager {
         if claims.is_empty() {
             return Ok(Vec::new());
         }
-        self.settled(claims.iter().map(|claim| held(pool, execution, &claim.token))).await;
         let claimant = Claimant { execution, constraints, holder };
-        let asked = Instant::now();
-        let answers = registered.allocate(pool, claimant, claims).await?;
+        let tokens = claims.iter().map(|claim| held(pool, execution, &claim.token));
+        let claim = registered.allocate(pool, claimant, claims);
+        let (asked, answers) = self.after_returns("allocate", tokens, claim).await?;
         for (claim, answer) in claims.iter().zip(&answers) {
             if let Ok(Outcome::Granted(grant)) = answer {
                 self.keep(pool, execution, (claim, constraints), grant, asked);
@@ -188,10 +189,10 @@ impl Manager {
     ) -> Result<Turn> {
         let Inner { registered, holder, .. } = &*self.0;
         registered.check(pool)?;
-        self.settled(std::iter::once(held(pool, execution, &claim.token))).await;
         let claimant = Claimant { execution, constraints, holder };
-        let asked = Instant::now();
-        let turn = registered.wait(pool, claimant, claim, ticket).await?;
+        let tokens = std::iter::once(held(pool, execution, &claim.token));
+        let wait = registered.wait(pool, claimant, claim, ticket);
+        let (asked, turn) = self.after_returns("wait", tokens, wait).await?;
         if let Turn::Granted(grant) = &turn {
             self.keep(pool, execution, (claim, constraints), grant, asked);
         }
@@ -214,12 +215,12 @@ impl Manager {
     ) -> Result<JointOutcome> {
         let Inner { registered, holder, .. } = &*self.0;
         claims.iter().try_for_each(|joint| registered.check(&joint.pool))?;
-        let held = |Joint { pool, claim, .. }: &Joint| held(pool, execution, &claim.token);
-        self.settled(claims.iter().map(held)).await;
         let constraints = ResourceConstraintsSpec::NONE; // each claim brings its own
         let claimant = Claimant { execution, constraints, holder };
-        let asked = Instant::now();
-        let outcome = registered.allocate_all(claimant, claims).await?;
+        let held = |Joint { pool, claim, .. }: &Joint| held(pool, execution, &claim.token);
+        let claim = registered.allocate_all(claimant, claims);
+        let (asked, outcome) =
+            self.after_returns("allocate_all", claims.iter().map(held), claim).await?;
         if let JointOutcome::Granted(grants) = &outcome {
             for (Joint { pool, claim, constraints }, grant) in claims.iter().zip(grants) {
                 self.keep(pool, execution, (claim, *constraints), grant, asked);
@@ -362,10 +363,17 @@ impl Manager {
         self.0.registered.backend()
     }
 
-    /// Waits until what was dropped before cannot give these tokens back any more.
-    async fn settled(&self, tokens: impl Iterator<Item = Held>) {
-        if let Some(keeper) = self.0.keeper.get() {
-            Box::pin(keeper.settled(tokens)).await;
+    /// Makes a claim as soon as what was dropped before cannot give its tokens back any more; also answers when that was.
+    async fn after_returns<T>(
+        &self,
+        operation: &'static str,
+        tokens: impl Iterator<Item = Held>,
+        claim: impl Future<Output = Result<T>>,
+    ) -> Result<(Instant, T)> {
+        let claim = async { Ok((Instant::now(), claim.await?)) };
+        match self.0.keeper.get() {
+            Some(keeper) => keeper.after_returns(operation, tokens, claim).await,
+            None => claim.await,
         }
     }
 

@@ -55,6 +55,10 @@ impl Backend for NoopBackend {
         false
     }
 
+    fn time_limit(&self) -> Option<Duration> {
+        None
+    }
+
     fn counters(&self) -> Counters {
         Counters::default()
     }

@@ -9,8 +9,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokenpool::{
-    Acquired, AcquiredAll, Allocation, Backend, Cursor, ExecutionId, Joint, Manager, PluginId,
-    PoolName, Registrar, ResourceNamespace, ResourceRegistrar, Result, Wait,
+    Acquired, AcquiredAll, Allocation, Backend, Config, Cursor, Error, ExecutionId, Joint, Manager,
+    PluginId, PoolName, Registrar, ResourceNamespace, ResourceRegistrar, Result, TicketRequest,
+    Wait,
 };
 use tokio::task::JoinHandle;
 
@@ -128,6 +129,17 @@ impl World {
             }
         }
         world
+    }
+
+    /// A manager with little time for each call, though not for connecting.
+    async fn impatient(&self) -> Manager {
+        let gate = self.gate.as_ref().unwrap();
+        let mut config = Config::redis_at(gate.url()).unwrap();
+        config.redis.total_timeout = Duration::from_secs(2);
+        config.redis.command_timeout = Duration::from_secs(2);
+        config.redis.connect_timeout = LONG;
+        config.redis.learning_period = Duration::ZERO;
+        manager(&config.open().await.unwrap()).await
     }
 
     fn claim(&self, kind: Kind) -> Claimed {
@@ -436,6 +448,54 @@ async fn a_token_that_is_claimed_again_at_once_is_held() {
             world.all_is_well(what, world.behind()).await;
         }
     }
+}
+
+/// While that is not answered. Both together have the time of one.
+#[tokio::test]
+async fn a_claim_of_a_token_that_is_given_back_takes_no_longer_than_any() {
+    let world = World::on_redis().await;
+    let manager = world.impatient().await;
+    let guard = acquire(manager.clone(), "b", "dropped").await.unwrap();
+    world.door(Door::Shut);
+    drop(guard);
+    until(&"released", async || world.held().await.is_none()).await;
+    let (pool, owner, claims) = (pool("b"), owner(), [claim("dropped", 1)]);
+    let [claim] = &claims;
+    let joint = Joint { pool: pool.clone(), claim: claim.clone(), constraints: FREE };
+    let ticket = TicketRequest::new(lease(5_000));
+    let late = tokio::join!(
+        async { manager.allocate(&pool, &owner, &claims, FREE).await.err() },
+        async { manager.allocate_or_queue(&pool, &owner, claim, FREE, &ticket).await.err() },
+        async { manager.allocate_all(&owner, std::slice::from_ref(&joint)).await.err() },
+        async { manager.try_acquire(&pool, &owner, claim.clone(), FREE).await.err() },
+    );
+    <[_; 4]>::from(late).into_iter().for_each(is_late);
+    world.door(Door::Open);
+    drop(acquire(manager.clone(), "b", "dropped").await.unwrap());
+    world.all_is_well("held up", world.behind()).await;
+}
+
+/// The keeper connects for the first of them.
+#[tokio::test]
+async fn claims_that_wait_for_a_connection_take_no_longer_than_any() {
+    let world = World::on_redis().await;
+    let manager = world.impatient().await;
+    world.door(Door::Shut);
+    let (pool, owner) = (pool("b"), owner());
+    let first = async || manager.try_acquire(&pool, &owner, claim("dropped", 1), FREE).await.err();
+    let late = tokio::join!(first(), first(), first());
+    <[_; 3]>::from(late).into_iter().for_each(is_late);
+    world.door(Door::Open);
+    drop(acquire(manager.clone(), "b", "dropped").await.unwrap());
+    world.all_is_well("not connected", world.behind()).await;
+}
+
+/// What says that time is up before the server's silence does, which counts from later on.
+#[track_caller]
+fn is_late(error: Option<Error>) {
+    let error = error.expect("there is no answer");
+    assert!(error.is_retryable(), "{error}");
+    assert!(error.to_string().contains("redisresourcemanager is not available"), "{error}");
 }
 
 /// Its token may be held by another guard.

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::place::{End, Place};
 use super::renewals::{Entry, Fate, Grip, Id, Renewals, Term};
 use super::returns::Returning;
-use super::{Command, Held, Keeper, Patience, Request, Shared, Terms, gone};
+use super::{Command, Held, Keeper, Patience, Request, Shared, Terms, gone, in_time};
 use crate::acquire::{Acquired, AcquiredAll};
 use crate::allocation::{Allocation, Kept};
 use crate::amount::ResourceConstraintsSpec;
@@ -129,7 +129,14 @@ impl Desk {
 
     /// The pools, through a connection that is made for the first call.
     pub(super) async fn pools(&self) -> Result<&Registered> {
-        self.pools.get_or_try_init(|| self.shared.registered.detached()).await
+        if let Some(pools) = self.pools.get() {
+            return Ok(pools);
+        }
+        let registered = &self.shared.registered;
+        let backend = registered.backend();
+        let connect = self.pools.get_or_try_init(|| registered.detached());
+        // Those who wait for somebody else's attempt make another one each if it fails.
+        in_time("connect", backend, backend.time_limit(), connect).await
     }
 
     /// Whether a claim has to ask although it knows that it was granted.
@@ -372,8 +379,13 @@ impl Desk {
                 Err(gone("acquire"))
             }
             Err(error) => {
-                if error.is_retryable() || stood {
-                    self.withdraw(request.held()).await;
+                match request.patience {
+                    // Who does not want to wait has waited long enough.
+                    Patience::None if error.is_retryable() => self.release_later(request.held()),
+                    Patience::Until(_) if error.is_retryable() || stood => {
+                        self.withdraw(request.held()).await;
+                    }
+                    _ => {}
                 }
                 Err(error)
             }

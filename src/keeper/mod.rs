@@ -8,8 +8,11 @@ mod place;
 mod renewals;
 mod returns;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use self::desk::Desk;
 pub(crate) use self::renewals::{Fate, Id};
@@ -17,6 +20,7 @@ use self::renewals::{Grip, SharedRenewals, Term, third};
 use self::returns::{Returning, Returns};
 use crate::acquire::{Acquired, AcquiredAll};
 use crate::amount::{Lease, ResourceConstraintsSpec, Units};
+use crate::backend::Backend;
 use crate::claim::Joint;
 use crate::error::{Error, Result};
 use crate::execution::ExecutionId;
@@ -26,6 +30,8 @@ use crate::registered::Registered;
 use crate::ticket::Priority;
 
 const THIS_PROCESS: &str = "a thread of this process";
+/// How much later than the backend's own time limit an answer of the keeper's thread may come.
+const LATE: Duration = Duration::from_millis(100);
 
 /// Handle of a keeper, which ends when all handles are gone.
 #[derive(Clone, Debug)]
@@ -104,16 +110,38 @@ impl Keeper {
     pub(crate) async fn acquire(&self, request: Request) -> Result<Acquired> {
         let (reply, answer) = oneshot::channel();
         let (_waiting, claim) = self.shared.returns.claim(vec![request.held()]);
+        let patience = request.patience;
         self.send(Command::Acquire(Box::new(request), claim, reply));
-        answer.await.unwrap_or_else(|_| Err(gone("acquire")))
+        self.answer("acquire", patience, answer).await
     }
 
     pub(crate) async fn acquire_all(&self, requests: Vec<Request>) -> Result<AcquiredAll> {
         let (reply, answer) = oneshot::channel();
         let (_waiting, claims) =
             self.shared.returns.claim(requests.iter().map(Request::held).collect());
+        let patience = requests.first().map_or(Patience::None, |request| request.patience);
         self.send(Command::AcquireAll(requests, claims, reply));
-        answer.await.unwrap_or_else(|_| Err(gone("acquire_all")))
+        self.answer("acquire_all", patience, answer).await
+    }
+
+    /// What the keeper's thread answers in time, whatever comes before the claim there: returns of its token, a connection. After
+    /// a wait that is once for an outstanding answer, and once for withdrawing the ticket.
+    async fn answer<T>(
+        &self,
+        operation: &'static str,
+        patience: Patience,
+        answer: oneshot::Receiver<Result<T>>,
+    ) -> Result<T> {
+        let backend = self.shared.registered.backend();
+        let limit = backend.time_limit().and_then(|limit| match patience {
+            Patience::None => Some(limit + LATE),
+            Patience::Until(None) => None,
+            Patience::Until(Some(end)) => {
+                Some(end.saturating_duration_since(Instant::now()) + 2 * limit + LATE)
+            }
+        });
+        let answer = async { answer.await.unwrap_or_else(|_| Err(gone(operation))) };
+        in_time(operation, backend, limit, answer).await
     }
 
     /// Renews the lease of a grant, given by a call sent at `asked`, until it is forgotten, released or lost.
@@ -171,9 +199,24 @@ impl Keeper {
         self.send(Command::Release(returning));
     }
 
-    /// Waits until nothing that was asked for before can give these tokens back any more.
-    pub(crate) async fn settled(&self, tokens: impl Iterator<Item = Held>) {
-        self.shared.returns.settled(tokens).await;
+    /// Makes a claim as soon as nothing that was asked for before can give its tokens back any more. Both together take no
+    /// longer than a claim alone may.
+    pub(crate) async fn after_returns<T>(
+        &self,
+        operation: &'static str,
+        tokens: impl Iterator<Item = Held>,
+        claim: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let returned = self.shared.returns.of(tokens);
+        if returned.is_empty() {
+            return claim.await;
+        }
+        let settled = async {
+            self.shared.returns.settled(&returned).await;
+            claim.await
+        };
+        let backend = self.shared.registered.backend();
+        Box::pin(in_time(operation, backend, backend.time_limit(), settled)).await
     }
 
     fn send(&self, command: Command) {
@@ -195,6 +238,23 @@ impl Drop for Unanswered<'_> {
             self.keeper.give_back(returning, self.own);
         }
     }
+}
+
+/// An answer within this time, if there is one.
+async fn in_time<T>(
+    operation: &'static str,
+    backend: &Arc<dyn Backend>,
+    limit: Option<Duration>,
+    answer: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let Some(limit) = limit else { return answer.await };
+    timeout(limit, answer).await.unwrap_or_else(|_| {
+        Err(Error::Unavailable {
+            operation,
+            server: backend.id().to_owned(),
+            source: format!("not answered within {limit:?}").into(),
+        })
+    })
 }
 
 fn gone(operation: &'static str) -> Error {

@@ -99,13 +99,18 @@ impl Returns {
         Returning { returns: self.clone(), held, number, called_off }
     }
 
-    /// Waits until all returns of these tokens are answered or called off.
-    pub(super) async fn settled(&self, tokens: impl Iterator<Item = Held>) {
+    /// Those of these tokens that are being given back.
+    pub(super) fn of(&self, tokens: impl Iterator<Item = Held>) -> Vec<Held> {
         if self.state().by_member.is_empty() {
-            return;
+            return Vec::new();
         }
+        tokens.filter(|held| self.include(held)).collect()
+    }
+
+    /// Waits until all returns of these tokens are answered or called off.
+    pub(super) async fn settled(&self, tokens: &[Held]) {
         for held in tokens {
-            self.settled_before(&held, Number::MAX).await;
+            self.settled_before(held, Number::MAX).await;
         }
     }
 

@@ -149,6 +149,10 @@ impl Backend for MemoryBackend {
         false
     }
 
+    fn time_limit(&self) -> Option<Duration> {
+        None
+    }
+
     fn counters(&self) -> Counters {
         Counters::default()
     }

@@ -110,6 +110,15 @@ impl Backend for RedisBackend {
         self.connections.min_replicas().is_some()
     }
 
+    fn time_limit(&self) -> Option<Duration> {
+        let RedisConfig { total_timeout: total, acknowledge_timeout, .. } = self.config;
+        Some(match self.awaits_replicas() {
+            // What replicas do not have in time is given back.
+            true => total + acknowledge_timeout + total,
+            false => total,
+        })
+    }
+
     fn counters(&self) -> Counters {
         Counters { not_acknowledged: self.connections.not_acknowledged(0), ..Counters::default() }
     }

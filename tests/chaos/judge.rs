@@ -54,7 +54,7 @@ const MARGIN: u64 = 10 * MILLI;
 /// Who looks on has the primary of now by then, which sentinels are asked for once a second.
 const FOLLOWED: u64 = 2_000 * MILLI;
 /// For whatever this machine is busy with while somebody waits for an answer.
-const BUSY: u64 = 4_000 * MILLI;
+const BUSY: u64 = 1_000 * MILLI;
 
 /// Quota, cap of each project and cap of each domain of a pool.
 pub(crate) type Limits = fn(&str) -> Option<(u64, Option<u64>, Option<u64>)>;

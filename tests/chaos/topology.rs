@@ -468,10 +468,7 @@ impl Servers {
         let Self::Cluster(cluster) = self else { return };
         let slot = cluster.slot(&plan::key(pool));
         let from = cluster.owner_of_slot(slot).await;
-        let mut others = Vec::new();
-        for other in plan::pools() {
-            others.push(cluster.owner(&plan::key(&other.to_string())).await);
-        }
+        let mut others = cluster.primaries().await;
         others.retain(|other| *other != from);
         let moving = cluster.begin_move(slot, *rng.pick(&others)).await;
         cluster.move_keys(&moving, 2);

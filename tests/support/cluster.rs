@@ -192,6 +192,21 @@ impl Cluster {
         self.owner_of_slot(self.slot(key)).await
     }
 
+    /// Nodes that have slots.
+    pub(crate) async fn primaries(&self) -> Vec<usize> {
+        until("a node tells of the others", async || {
+            let known = self.known_by(self.running()).await?;
+            let mut primaries: Vec<_> = known
+                .into_iter()
+                .filter(|(_, known)| !known.slots.is_empty())
+                .map(|(node, _)| node)
+                .collect();
+            primaries.sort_unstable();
+            Some(primaries)
+        })
+        .await
+    }
+
     /// Nodes that follow a primary.
     pub(crate) async fn replicas(&self, primary: usize) -> Vec<usize> {
         until("a node tells of the others", async || {
@@ -299,10 +314,8 @@ impl Cluster {
     pub(crate) async fn finish_move(&self, moving: Move) {
         let Move { slot, from, to } = moving;
         let number = slot.to_string();
-        let others = self.known_by(to).await.expect("it is one of the cluster").into_iter();
-        let primaries = others.filter(|(_, known)| known.primary.is_none()).map(|(node, _)| node);
-        let others =
-            primaries.filter(|node| ![from, to].contains(node) && self.nodes[*node].runs());
+        let mut others = self.primaries().await;
+        others.retain(|node| ![from, to].contains(node));
         // First it must be somebody's.
         for node in [to, from].into_iter().chain(others) {
             self.order(node, &["CLUSTER", "SETSLOT", &number, "NODE", &self.ids[to]]);
