@@ -192,7 +192,7 @@ impl Manager {
         let claimant = Claimant { execution, constraints, holder };
         let tokens = std::iter::once(held(pool, execution, &claim.token));
         let wait = registered.wait(pool, claimant, claim, ticket);
-        let (asked, turn) = self.after_returns("wait", tokens, wait).await?;
+        let (asked, turn) = self.after_returns("allocate_or_queue", tokens, wait).await?;
         if let Turn::Granted(grant) = &turn {
             self.keep(pool, execution, (claim, constraints), grant, asked);
         }

@@ -672,7 +672,7 @@ pub(crate) fn prove() {
     }
     // Stopped twice, the first time while nothing was asked.
     let still = |at, from| entry(at, Event::StoodStill { from: ms(from) });
-    let stopped = vec![still(2_000, 500), still(9_000, 4_000), took(13_000, 3_000)];
+    let stopped = vec![still(2_000, 500), still(10_500, 4_000), took(13_000, 3_000)];
     let plain = Rules { limits, protected: false };
     proves("", vec![stopped.clone()], &[], plain);
     proves("call took 10000 ms", vec![stopped, vec![took(13_000, 3_000)]], &[], plain);
