@@ -303,6 +303,31 @@ async fn a_guard_of_what_was_granted_here_becomes_one_of_redis() {
     assert_eq!(setup.plain.in_use().await, 0);
 }
 
+/// Also where the server is gone before a guard is asked for, and the keeper has no connections yet.
+#[tokio::test]
+async fn the_first_guard_of_a_process_may_be_granted_here() {
+    let mut setup = Setup::new(3, 2).await;
+    let holder = Holder::new("holder").unwrap();
+    let pool = setup.pool.name.clone();
+    let manager = Manager::attach(Arc::clone(&setup.pool.backend), [pool.clone()], holder);
+    let try_acquire = async |name: &str| {
+        let claim = claim(name, 1).with_lease(lease(1500));
+        manager.try_acquire(&pool, &execution("p/d/e"), claim, FREE).await
+    };
+    setup.kill();
+    let guards = [try_acquire("1").await, try_acquire("2").await];
+    let [one, other] = guards.map(|guard| guard.unwrap().granted().unwrap());
+    assert_unavailable(try_acquire("3").await);
+    let lost = tokio::time::timeout(Duration::from_millis(2500), one.lost());
+    assert!(lost.await.is_err(), "it is renewed here");
+    assert_unavailable(other.release().await);
+    assert_eq!(manager.counters().held_locally, 1);
+    setup.restart().await;
+    until("Redis grants it", async || one.fencing_number()).await;
+    assert_eq!(one.release().await.unwrap(), Released::Units(1));
+    assert_eq!(setup.plain.in_use().await, 0);
+}
+
 /// Both are renewed by one call, which nobody answers: one goes on here, the other as long as its lease can last.
 #[tokio::test]
 async fn a_guard_of_redis_is_not_lost_because_another_is_held_here() {

@@ -36,7 +36,7 @@ pub(super) struct Desk {
     handle: mpsc::WeakUnboundedSender<Command>,
     shared: Shared,
     holder: Holder,
-    /// The pools through a connection of its own.
+    /// The pools through connections of its own.
     pools: OnceCell<Registered>,
     channel: OnceCell<Channel>,
     tasks: TaskTracker,
@@ -127,8 +127,17 @@ impl Desk {
         is_known
     }
 
-    /// The pools, through a connection that is made for the first call.
+    /// The pools, through connections of its own; while the server cannot be reached to make them, through those of whoever
+    /// claims, since their backend says what is answered then.
     pub(super) async fn pools(&self) -> Result<&Registered> {
+        match self.own_pools().await {
+            Err(Error::Unavailable { .. }) => Ok(&self.shared.registered),
+            pools => pools,
+        }
+    }
+
+    /// The pools, through connections that are made for the first call.
+    async fn own_pools(&self) -> Result<&Registered> {
         if let Some(pools) = self.pools.get() {
             return Ok(pools);
         }
@@ -147,7 +156,7 @@ impl Desk {
     /// The channel of this process's tickets, opened for the first of them.
     pub(super) async fn channel(self: &Arc<Self>) -> Result<&Channel> {
         let open = async || {
-            let mut inbox = self.pools().await?.backend().listen().await?;
+            let mut inbox = self.own_pools().await?.backend().listen().await?;
             let desk = Arc::downgrade(self);
             tokio::spawn(async move {
                 while let Some(notice) = inbox.notices.recv().await {
