@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokenpool::{
-    Acquired, Backend, Claimant, Config, Counters, Error, Grant, Holder, Joint, JointOutcome,
-    Locks, Manager, Outcome, QuotaChange, Released, Renewed, Result,
+    Acquired, Allocation, Backend, Claimant, Config, Counters, Error, Grant, Holder, Joint,
+    JointOutcome, Locks, Manager, Outcome, QuotaChange, Released, Renewed, Result,
 };
 
 use crate::support::log::{self, Log};
@@ -40,6 +40,24 @@ impl Setup {
         self.server.as_mut().unwrap().restart();
         for pool in [&self.pool, &self.plain] {
             until("it is found again", async || pool.backend.usage(&pool.name).await.ok()).await;
+        }
+    }
+
+    fn manager(&self) -> Manager {
+        let (backend, holder) = (Arc::clone(&self.pool.backend), Holder::new("holder").unwrap());
+        Manager::attach(backend, [self.pool.name.clone()], holder)
+    }
+
+    /// Asks for a guard, with a lease of so many milliseconds.
+    async fn try_acquire(&self, manager: &Manager, name: &str, millis: u64) -> Result<Acquired> {
+        let claim = claim(name, 1).with_lease(lease(millis));
+        manager.try_acquire(&self.pool.name, &execution("p/d/e"), claim, FREE).await
+    }
+
+    async fn guard(&self, manager: &Manager, name: &str, millis: u64) -> Allocation {
+        match self.try_acquire(manager, name, millis).await {
+            Ok(Acquired::Granted(guard)) => guard,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -277,20 +295,11 @@ async fn a_lease_ends_here_unless_it_is_renewed() {
 #[tokio::test]
 async fn a_guard_of_what_was_granted_here_becomes_one_of_redis() {
     let mut setup = Setup::new(3, 2).await;
-    let holder = Holder::new("holder").unwrap();
-    let pool = setup.pool.name.clone();
-    let manager = Manager::attach(Arc::clone(&setup.pool.backend), [pool.clone()], holder);
-    let acquire = async |name: &str, millis: u64| {
-        let claim = claim(name, 1).with_lease(lease(millis));
-        match manager.try_acquire(&pool, &execution("p/d/e"), claim, FREE).await {
-            Ok(Acquired::Granted(guard)) => guard,
-            other => panic!("{other:?}"),
-        }
-    };
+    let manager = setup.manager();
     // The keeper has its connections from here on.
-    acquire("0", 1000).await.release().await.unwrap();
+    setup.guard(&manager, "0", 1000).await.release().await.unwrap();
     setup.kill();
-    let guard = acquire("1", 1500).await;
+    let guard = setup.guard(&manager, "1", 1500).await;
     assert_eq!(guard.fencing_number(), None);
     assert_eq!(manager.counters().held_locally, 1);
     let lost = tokio::time::timeout(Duration::from_millis(2500), guard.lost());
@@ -307,17 +316,11 @@ async fn a_guard_of_what_was_granted_here_becomes_one_of_redis() {
 #[tokio::test]
 async fn the_first_guard_of_a_process_may_be_granted_here() {
     let mut setup = Setup::new(3, 2).await;
-    let holder = Holder::new("holder").unwrap();
-    let pool = setup.pool.name.clone();
-    let manager = Manager::attach(Arc::clone(&setup.pool.backend), [pool.clone()], holder);
-    let try_acquire = async |name: &str| {
-        let claim = claim(name, 1).with_lease(lease(1500));
-        manager.try_acquire(&pool, &execution("p/d/e"), claim, FREE).await
-    };
+    let manager = setup.manager();
     setup.kill();
-    let guards = [try_acquire("1").await, try_acquire("2").await];
-    let [one, other] = guards.map(|guard| guard.unwrap().granted().unwrap());
-    assert_unavailable(try_acquire("3").await);
+    let one = setup.guard(&manager, "1", 1500).await;
+    let other = setup.guard(&manager, "2", 1500).await;
+    assert_unavailable(setup.try_acquire(&manager, "3", 1500).await);
     let lost = tokio::time::timeout(Duration::from_millis(2500), one.lost());
     assert!(lost.await.is_err(), "it is renewed here");
     assert_unavailable(other.release().await);
@@ -332,19 +335,10 @@ async fn the_first_guard_of_a_process_may_be_granted_here() {
 #[tokio::test]
 async fn a_guard_of_redis_is_not_lost_because_another_is_held_here() {
     let mut setup = Setup::new(3, 2).await;
-    let holder = Holder::new("holder").unwrap();
-    let pool = setup.pool.name.clone();
-    let manager = Manager::attach(Arc::clone(&setup.pool.backend), [pool.clone()], holder);
-    let acquire = async |name: &str| {
-        let claim = claim(name, 1).with_lease(lease(6000));
-        match manager.try_acquire(&pool, &execution("p/d/e"), claim, FREE).await {
-            Ok(Acquired::Granted(guard)) => guard,
-            other => panic!("{other:?}"),
-        }
-    };
-    let real = acquire("real").await;
+    let manager = setup.manager();
+    let real = setup.guard(&manager, "real", 6000).await;
     setup.kill();
-    let here = acquire("here").await;
+    let here = setup.guard(&manager, "here", 6000).await;
     assert!(real.fencing_number().is_some() && here.fencing_number().is_none());
     // They are renewed after two seconds.
     let lost = tokio::time::timeout(Duration::from_millis(3500), real.lost());
