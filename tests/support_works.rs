@@ -52,10 +52,10 @@ async fn sentinels_and_their_servers_have_passwords() {
         }
         // Passed on to the replicas, too.
         let old = sentinels.signal_primary("STOP").await;
-        let new = sentinels.until_primary_is_not(&old).await;
+        sentinels.until_primary_is_not(&old).await;
         sentinels.signal(&old, "CONT");
+        // Whom they follow is open: who stands still for half a second is replaced.
         sentinels.until_whole().await;
-        assert_eq!(sentinels.primary().await, new);
     }
 }
 
