@@ -4,9 +4,7 @@
 //! and in a cluster it is a real one.
 
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use redis::Commands as _;
@@ -16,6 +14,7 @@ use tokenpool::{
     QueueChange, QuotaChange, Refusal, Registrar, Released, ResourceNamespace, ResourceRegistrar,
     Turn, Wait,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{User, configuration, list};
 use crate::support::clock::{Clock, server_with_clock};
@@ -524,7 +523,7 @@ async fn holders(manager: &Manager, names: Range<usize>, length: Duration) -> Ve
 
 /// What newcomers get, and whether they ever got more than is free, as they see it themselves.
 struct Newcomers {
-    stop: Arc<AtomicBool>,
+    stop: CancellationToken,
     /// The numbers of what they have.
     got: Arc<Mutex<Vec<FencingNumber>>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -533,13 +532,13 @@ struct Newcomers {
 impl Newcomers {
     /// So many, of whom every other one waits for its turn; each keeps what it gets.
     fn start(manager: &Manager, count: usize, length: Duration) -> Self {
-        let (stop, got) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<_>>>::default());
+        let (stop, got) = (CancellationToken::new(), Arc::<Mutex<Vec<_>>>::default());
         let newcomer = |number: usize| {
-            let (manager, stop, got) = (manager.clone(), Arc::clone(&stop), Arc::clone(&got));
+            let (manager, stop, got) = (manager.clone(), stop.clone(), Arc::clone(&got));
             tokio::spawn(async move {
                 let name = format!("new-{number}");
                 let mut held = None;
-                while held.is_none() && !stop.load(Ordering::Relaxed) {
+                while held.is_none() && !stop.is_cancelled() {
                     let claim = leased(&name, length);
                     let acquired = match number % 2 {
                         0 => manager.try_acquire(&hive(), &e(), claim, FREE).await,
@@ -554,9 +553,7 @@ impl Newcomers {
                 if let Some(held) = &held {
                     got.lock().unwrap().push(held.fencing_number().unwrap());
                 }
-                while !stop.load(Ordering::Relaxed) {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
+                stop.cancelled().await;
             })
         };
         let tasks = (0..count).map(newcomer).collect();
@@ -568,7 +565,7 @@ impl Newcomers {
     }
 
     async fn end(self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.cancel();
         for task in self.tasks {
             task.await.unwrap();
         }
