@@ -33,10 +33,11 @@ const ALARMED: Duration = Duration::from_millis(50);
 /// How long a server has to tell the table.
 const ANSWERED: Duration = Duration::from_millis(500);
 
-/// How often one attempt follows where it is told to go.
-const REDIRECTIONS: usize = 8;
+/// How often one attempt goes at once where it is told to. Who is sent on more often is sent to and fro, because not all servers
+/// know yet where a slot has moved to.
+const AT_ONCE: usize = 4;
 
-/// How long to wait while a slot's keys are on two servers.
+/// How long to wait while a slot's keys are on two servers, or servers do not agree whose it is.
 const MOVING: Duration = Duration::from_millis(5);
 
 /// A cluster as its clients see it.
@@ -171,22 +172,24 @@ impl Cluster {
                 if errors(&answer).any(|error| error.is_io_error() || is_down(&error)) {
                     self.table.doubt.notify_one();
                 }
-                let redirect = errors(&answer).find_map(|error| redirect(&error, node.address()));
-                match redirect {
-                    None => return answer,
-                    Some(_) if redirections == REDIRECTIONS || Instant::now() >= ends => {
-                        return answer;
-                    }
-                    Some(Redirect::Wait) => sleep(MOVING.min(ends - Instant::now())).await,
-                    Some(Redirect::Ask(address)) => {
-                        redirections += 1;
-                        elsewhere = Some((address, true));
-                    }
-                    Some(Redirect::Moved(address)) => {
-                        redirections += 1;
+                let told = errors(&answer)
+                    .find_map(|error| Some((redirect(&error, node.address())?, error)));
+                let Some((redirect, error)) = told else { return answer };
+                redirections += 1;
+                elsewhere = match redirect {
+                    Redirect::Moved(address) => {
                         self.table.doubt.notify_one();
-                        elsewhere = Some((address, false));
+                        Some((address, false))
                     }
+                    Redirect::Ask(address) => Some((address, true)),
+                    Redirect::Wait => None,
+                };
+                if elsewhere.is_none() || redirections > AT_ONCE {
+                    // With hardly any time left no answer comes, for which the connection would be given up.
+                    if Instant::now() + 2 * MOVING >= ends {
+                        return Err(still_moving(&error));
+                    }
+                    sleep(MOVING).await;
                 }
             }
         })
@@ -473,6 +476,12 @@ fn redirect(error: &RedisError, from: &Address) -> Option<Redirect> {
 
 fn is_down(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::ClusterDown)
+}
+
+/// What it means to be sent elsewhere until there is no time left.
+fn still_moving(told: &RedisError) -> RedisError {
+    let problem = format!("the slot is still moving: {told}");
+    io::Error::new(io::ErrorKind::TimedOut, problem).into()
 }
 
 pub(super) fn nobody() -> RedisError {

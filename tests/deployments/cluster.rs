@@ -1,5 +1,6 @@
 //! In a cluster.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -241,22 +242,65 @@ async fn a_lost_shard_fails_fast_and_alone() {
 async fn who_finds_the_cluster_down_is_left_for_the_owner_of_now() {
     let down = "-CLUSTERDOWN The cluster is down\r\n";
     let before = Fake::answering("EVALSHA", 1, Answer::text(down)).await;
-    let now = Fake::answering("EVALSHA", 1, Answer::text("$9\r\ngranted 1\r\n")).await;
+    let now = Fake::answering("EVALSHA", 1, granted()).await;
     let owners = [before.address(), now.address()];
     let seed = Fake::start(move |heard| {
         let [before, now] = &owners;
         let owner = if heard.time == 1 { before } else { now };
         (heard.command == "CLUSTER").then(|| all_slots_on(owner))
     });
-    let seed = seed.await;
-    let keys = format!("hostPaths: {}, cluster: true, maxRetries: 4", list(&[seed.address()]));
+    let claimed = claim_by_fakes(&seed.await, "maxRetries: 4").await;
+    claimed.unwrap().granted().unwrap();
+    assert!(before.count("EVALSHA") > 0);
+}
+
+/// As if the one that had a slot sent to the next, which does not know yet that it has it, and sends back.
+#[tokio::test]
+async fn who_is_sent_to_and_fro_comes_back_in_a_while() {
+    let server = sends_away(20).await;
+    // This is no repetition, of which there would be none.
+    let claimed = claim_by_fakes(&server, "maxRetries: 0").await;
+    claimed.unwrap().granted().unwrap();
+    assert_eq!(server.count("EVALSHA"), 21);
+
+    let server = sends_away(usize::MAX).await;
+    let start = Instant::now();
+    let error = claim_by_fakes(&server, "maxRetries: 0").await.unwrap_err();
+    assert!(error.is_retryable(), "{error:?}");
+    let reason = error.source().unwrap().to_string();
+    assert!(reason.contains("the slot is still moving: Moved: 1 127.0.0.1:"), "{reason}");
+    // Not as often as it can be asked.
+    let times = server.count("EVALSHA") as u128;
+    assert!((10..=5 + start.elapsed().as_millis() / 5).contains(&times), "{times}");
+}
+
+/// A node of a cluster that sends so many calls away, to where it is itself, and grants every other.
+async fn sends_away(calls: usize) -> Fake {
+    Fake::start(move |heard| match heard.command {
+        "CLUSTER" => Some(all_slots_on(heard.address)),
+        "EVALSHA" if heard.time <= calls => {
+            Some(Answer::text(&format!("-MOVED 1 {}\r\n", heard.address)))
+        }
+        "EVALSHA" => Some(granted()),
+        _ => None,
+    })
+    .await
+}
+
+/// Claims one unit in a cluster of peers that are none.
+async fn claim_by_fakes(seed: &Fake, keys: &str) -> tokenpool::Result<Outcome> {
+    let keys = format!("hostPaths: {}, cluster: true, {keys}", list(&[seed.address()]));
     let backend = open(&keys).await;
     let (execution, holder) = (execution("p/d/e"), Holder::new("test").unwrap());
     let claimant = Claimant { execution: &execution, constraints: FREE, holder: &holder };
     let pool = "hive:default".parse().unwrap();
-    let outcomes = backend.allocate(&pool, claimant, &[claim("1", 1)]).await.unwrap();
-    assert!(matches!(outcomes[..], [Ok(Outcome::Granted(_))]), "{outcomes:?}");
-    assert!(before.count("EVALSHA") > 0);
+    let mut outcomes = backend.allocate(&pool, claimant, &[claim("1", 1)]).await?;
+    outcomes.remove(0)
+}
+
+/// What the script of a claim answers.
+fn granted() -> Answer {
+    Answer::text("$9\r\ngranted 1\r\n")
 }
 
 /// What `CLUSTER SLOTS` says.

@@ -21,6 +21,8 @@ pub(crate) struct Heard<'a> {
     pub(crate) words: &'a [Vec<u8>],
     /// How often this has been heard, from all clients; the first time it is 1.
     pub(crate) time: usize,
+    /// Where the peer itself is.
+    pub(crate) address: &'a str,
 }
 
 /// What a peer does about it.
@@ -70,13 +72,14 @@ impl Fake {
         let port = Port::take();
         let listener = TcpListener::bind(port.address()).await.unwrap();
         let (counts, script) = (Arc::new(Counts::default()), Arc::new(script));
-        let counted = Arc::clone(&counts);
+        let (counted, address) = (Arc::clone(&counts), Arc::<str>::from(port.address()));
         let listener = tokio::spawn(async move {
             // Dropped with the listener, and so are the connections.
             let mut clients = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let (script, counts) = (Arc::clone(&script), Arc::clone(&counted));
-                clients.spawn(async move { serve(client, &*script, &counts).await });
+                let address = Arc::clone(&address);
+                clients.spawn(async move { serve(client, &address, &*script, &counts).await });
             }
         });
         Self { port, listener, counts }
@@ -111,7 +114,7 @@ impl Fake {
     }
 }
 
-async fn serve<S>(client: TcpStream, script: &S, counts: &Counts) -> Option<()>
+async fn serve<S>(client: TcpStream, address: &str, script: &S, counts: &Counts) -> Option<()>
 where
     S: Fn(&Heard<'_>) -> Option<Answer>,
 {
@@ -127,7 +130,7 @@ where
             *count += 1;
             *count
         };
-        let heard = Heard { command: &command, words: &words, time };
+        let heard = Heard { command: &command, words: &words, time, address };
         match script(&heard).unwrap_or_else(|| manners(&heard)) {
             Answer::Bytes(bytes) => to.write_all(&bytes).await.ok()?,
             Answer::Last(bytes) => return to.write_all(&bytes).await.ok(),
