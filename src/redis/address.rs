@@ -8,13 +8,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::AsyncPushSender;
+use redis::aio::{AsyncPushSender, ConnectionLike};
 use redis::io::AsyncDNSResolver;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
     IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError, RedisFuture, RedisResult,
-    TlsCertificates,
+    TlsCertificates, Value,
 };
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -287,8 +287,9 @@ impl Dial {
 
     /// A server that keeps data. RESP3, because there the client notices at once when the connection is lost.
     pub(super) fn server(&self, address: &Address) -> RedisResult<Target> {
-        let Deployment { login, database, .. } = &self.deployment;
-        self.target(address, login.settings(*database, ProtocolVersion::RESP3))
+        let Deployment { login, database, servers, .. } = &self.deployment;
+        let target = self.target(address, login.settings(*database, ProtocolVersion::RESP3))?;
+        Ok(Target { must_be_primary: matches!(servers, Servers::Sentinels { .. }), ..target })
     }
 
     /// A sentinel.
@@ -310,6 +311,7 @@ impl Dial {
             address: address.clone(),
             login,
             tls,
+            must_be_primary: false,
             connect_timeout: self.connect_timeout,
             command_timeout: self.command_timeout,
         })
@@ -387,6 +389,8 @@ pub(super) struct Target {
     login: RedisConnectionInfo,
     /// With the name that its certificate has to be for.
     tls: Option<(Tls, ServerName<'static>)>,
+    /// Whether it serves only while it is the primary.
+    must_be_primary: bool,
     connect_timeout: Duration,
     command_timeout: Duration,
 }
@@ -413,8 +417,28 @@ impl Target {
     }
 
     async fn open(&self, hears: Option<Hears>) -> RedisResult<Connection> {
-        let open = async { Connection::open(self.stream().await?, &self.login, hears).await };
+        let open = async {
+            let mut connection = Connection::open(self.stream().await?, &self.login, hears).await?;
+            self.verify(&mut connection).await?;
+            Ok(connection)
+        };
         self.in_time(open).await.map_err(|error| self.with_advice(error))
+    }
+
+    /// Fails if the server must be the primary and does not say that it is.
+    ///
+    /// Replicas answer whatever changes nothing with what they have or have not. It is enough to ask once: when a primary is made
+    /// a replica, sentinels have it close its connections in the same transaction.
+    pub(super) async fn verify(&self, connection: &mut impl ConnectionLike) -> RedisResult<()> {
+        if !self.must_be_primary {
+            return Ok(());
+        }
+        let role = connection.req_packed_command(&redis::cmd("ROLE")).await?.extract_error()?;
+        let primary = Value::BulkString(b"master".to_vec());
+        match role {
+            Value::Array(said) if said.first() == Some(&primary) => Ok(()),
+            _ => Err(io::Error::other(format!("{} is no primary", self.address)).into()),
+        }
     }
 
     async fn stream(&self) -> io::Result<Stream> {

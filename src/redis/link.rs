@@ -137,6 +137,11 @@ impl Link {
     pub(super) fn is_up(&self) -> bool {
         matches!(&*self.shared.state.borrow(), State::Up { .. })
     }
+
+    /// Waits until the connection is lost, if it is not.
+    pub(super) async fn lost(&self) {
+        self.shared.lost().await;
+    }
 }
 
 impl Shared {
@@ -157,6 +162,12 @@ impl Shared {
     fn up(&self, epoch: u64, connection: Connection, reign: Arc<Reign>) {
         let since = Instant::now();
         self.state.send_replace(State::Up { epoch, since, connection, reign });
+    }
+
+    async fn lost(&self) {
+        // What tells of the state lives as long as whoever waits here.
+        let mut states = self.state.subscribe();
+        let _ = states.wait_for(|state| !matches!(state, State::Up { .. })).await;
     }
 
     fn lose(&self, lost: u64) {
@@ -192,10 +203,8 @@ impl Keeper {
     }
 
     async fn run(self) {
-        let mut states = self.shared.state.subscribe();
         for epoch in 2.. {
-            // The sender lives as long as this task.
-            let _ = states.wait_for(|state| !matches!(state, State::Up { .. })).await;
+            self.shared.lost().await;
             let (connection, reign) = self.reconnect(epoch).await;
             tracing::info!(server = %self.target.address, "connected again");
             self.shared.up(epoch, connection, reign);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use deadpool_redis::{Connection, Pool, PoolError, Runtime};
+use deadpool_redis::{Connection, Hook, HookError, Pool, PoolError, Runtime};
+use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tokio::time::{Instant, timeout_at};
 
@@ -78,7 +79,13 @@ impl Node {
     }
 
     fn new(target: Target, limits: Limits, links: Vec<Link>) -> RedisResult<Self> {
+        let verified = target.clone();
+        let verify = Hook::async_fn(move |connection: &mut MultiplexedConnection, _| {
+            let verified = verified.clone();
+            Box::pin(async move { verified.verify(connection).await.map_err(HookError::Backend) })
+        });
         let own = Pool::builder(target.manager()?)
+            .post_create(verify)
             .max_size(OWN)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(limits.command))
@@ -202,7 +209,9 @@ impl Node {
 
     async fn own(&self) -> RedisResult<Connection> {
         self.own.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => error,
+            PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
+                error
+            }
             other => std::io::Error::new(std::io::ErrorKind::TimedOut, other.to_string()).into(),
         })
     }

@@ -85,9 +85,6 @@ impl Primary {
     ) -> RedisResult<Value> {
         let (mut node, mut changes) = self.node();
         let answer = async {
-            if let Lane::Own = lane {
-                return node.alone(request, ends).await;
-            }
             let connected = loop {
                 tokio::select! {
                     connected = node.shared(ends) => break connected?,
@@ -96,8 +93,14 @@ impl Primary {
                 }
                 (node, changes) = self.node();
             };
+            let answer = async {
+                match lane {
+                    Lane::Own => node.alone(request, ends).await,
+                    _ => node.answer(connected, request, ends).await,
+                }
+            };
             tokio::select! {
-                answer = node.answer(connected, request, ends) => answer,
+                answer = answer => answer,
                 // What the server of before answers now is worth nothing.
                 _ = changes.changed() => Err(moved()),
             }
@@ -167,10 +170,12 @@ impl Follower {
         doubt: Arc<Notify>,
     ) {
         loop {
-            let is_up = node.borrow().is_up();
+            let current = Arc::clone(&node.borrow());
+            let is_up = current.hearing().is_up();
             tokio::select! {
                 () = sleep(if is_up { CALM } else { ALARMED }) => {}
                 () = doubt.notified() => {}
+                () = current.hearing().lost(), if is_up => {}
             }
             let address = match self.ask().await {
                 Ok(said) if said.address == *node.borrow().address() => {
@@ -212,17 +217,9 @@ impl Follower {
         }
     }
 
-    /// Connects to a server that says itself that it is the primary.
+    /// Connects, if the server says itself that it is the primary.
     async fn open(&self, address: &Address) -> RedisResult<Node> {
-        let target = self.dial.server(address)?;
-        let node = Node::open(target.clone(), self.limits, &self.listeners).await?;
-        let mut connection = target.connect().await?;
-        let role = redis::cmd("ROLE");
-        let role: Value = target.in_time(role.query_async(&mut connection)).await?;
-        match role {
-            Value::Array(said) if said.first().is_some_and(is_primary) => Ok(node),
-            _ => Err(io_error(format!("{address} is no primary"))),
-        }
+        Node::open(self.dial.server(address)?, self.limits, &self.listeners).await
     }
 
     /// What the sentinels say, believed if it is not older than what was believed before.
@@ -272,10 +269,6 @@ impl Follower {
 
 pub(super) fn moved() -> RedisError {
     std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "the primary moved meanwhile").into()
-}
-
-fn is_primary(role: &Value) -> bool {
-    matches!(role, Value::BulkString(text) if text == b"master")
 }
 
 /// Asks one sentinel for the primary's address, and the epoch of the configuration that says so.

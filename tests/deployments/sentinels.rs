@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use redis::Commands as _;
-use tokenpool::Holder;
 use tokenpool::matchable::{
     AnsweredBy, AttributePath, Attributes, AttributesOf, CacheConfig, ExecutionClusterLabel,
     Expected,
 };
+use tokenpool::{Cursor, Holder};
 
 use super::{QUOTA, User, configuration, list, open};
 use crate::conformance;
@@ -16,7 +16,7 @@ use crate::support::fence;
 use crate::support::proxy::Proxy;
 use crate::support::sentinels::{Options, Sentinels};
 use crate::support::server::{Login, Server};
-use crate::support::until;
+use crate::support::{token, until};
 
 fn keys(sentinels: &Sentinels) -> String {
     keys_at(sentinels, &sentinels.host_paths())
@@ -161,17 +161,22 @@ fn parted(sentinels: &Sentinels) -> (Vec<Proxy>, String) {
     (proxies, keys_at(sentinels, &addresses))
 }
 
-#[tokio::test]
-async fn a_client_parted_from_all_sentinels_goes_on() {
-    let sentinels = Sentinels::start(&Options::default()).await;
-    let (proxies, keys) = parted(&sentinels);
-    let user = User::new(&keys, "parted").await;
+/// Waits until all sentinels were asked in vain.
+async fn until_parted(proxies: &[Proxy]) {
     proxies.iter().for_each(Proxy::hold);
     // The connection to each was given up, and the next one, too.
     let asked = until("all were asked in vain", async || {
         proxies.iter().all(|proxy| proxy.held() > 1).then_some(())
     });
     asked.await;
+}
+
+#[tokio::test]
+async fn a_client_parted_from_all_sentinels_goes_on() {
+    let sentinels = Sentinels::start(&Options::default()).await;
+    let (proxies, keys) = parted(&sentinels);
+    let user = User::new(&keys, "parted").await;
+    until_parted(&proxies).await;
     for name in ["1", "2", "3"] {
         user.claimed(name).await.0.granted().unwrap();
     }
@@ -180,6 +185,39 @@ async fn a_client_parted_from_all_sentinels_goes_on() {
     proxies.iter().for_each(Proxy::pass);
     assert!(user.claimed("4").await.0.granted().is_none());
     assert_eq!(sentinels.primary().await, old);
+}
+
+/// Whatever would change nothing a replica would answer, with what it has or has not.
+#[tokio::test]
+async fn replicas_are_never_asked() {
+    let sentinels = Sentinels::start(&Options::default()).await;
+    let (proxies, keys) = parted(&sentinels);
+    let user = User::new(&keys, "replicas").await;
+    for name in ["1", "2", "3"] {
+        user.claimed(name).await.0.granted().unwrap();
+    }
+    let (pool, unknown) = (user.pool(), [token("unknown")]);
+    let list = async || user.backend.holders(&pool, Cursor::default(), 10).await.map(|_| ());
+    list().await.unwrap();
+    sentinels.until_whole().await;
+    until_parted(&proxies).await;
+    sentinels.failover().await;
+    sentinels.until_whole().await;
+    for _ in 0..2 {
+        let answers = [
+            user.claim("4").await.map(|_| ()),
+            user.task().release_many(&user.namespace, &unknown).await.map(|_| ()),
+            user.backend.usage(&pool).await.map(|_| ()),
+            list().await,
+        ];
+        for answer in answers {
+            let error = answer.unwrap_err();
+            assert!(error.is_retryable(), "{error:?}");
+        }
+    }
+    proxies.iter().for_each(Proxy::pass);
+    assert!(user.claimed("4").await.0.granted().is_none());
+    list().await.unwrap();
 }
 
 /// A sentinel that says this and nothing else.
