@@ -264,14 +264,19 @@ async fn who_is_sent_to_and_fro_comes_back_in_a_while() {
     assert_eq!(server.count("EVALSHA"), 21);
 
     let server = sends_away(usize::MAX).await;
-    let start = Instant::now();
-    let error = claim_by_fakes(&server, "maxRetries: 0").await.unwrap_err();
-    assert!(error.is_retryable(), "{error:?}");
-    let reason = error.source().unwrap().to_string();
-    assert!(reason.contains("the slot is still moving: Moved: 1 127.0.0.1:"), "{reason}");
+    let (start, mut claims) = (Instant::now(), 0);
+    let told = until("a claim is told why there is no answer", async || {
+        claims += 1;
+        let error = claim_by_fakes(&server, "maxRetries: 0").await.unwrap_err();
+        assert!(error.is_retryable(), "{error:?}");
+        // On a busy machine time may be over while somebody is asked.
+        let reason = error.source().unwrap().to_string();
+        reason.contains("the slot is still moving: Moved: 1 127.0.0.1:").then_some(())
+    });
+    told.await;
     // Not as often as it can be asked.
-    let times = server.count("EVALSHA") as u128;
-    assert!((10..=5 + start.elapsed().as_millis() / 5).contains(&times), "{times}");
+    let (times, millis) = (server.count("EVALSHA"), start.elapsed().as_millis());
+    assert!(times as u128 <= 5 * claims + millis / 5, "{times} in {millis} ms");
 }
 
 /// A node of a cluster that sends so many calls away, to where it is itself, and grants every other.
