@@ -1,7 +1,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -139,16 +139,21 @@ impl Entry {
 
 /// A log. Each entry is one write(2), so that a killed process leaves whole lines.
 #[derive(Clone, Debug)]
-pub(crate) struct Log(Arc<File>);
+pub(crate) struct Log {
+    file: Arc<File>,
+    /// Until when it is known that the process did not stand still.
+    awake: Arc<Mutex<u64>>,
+}
 
 impl Log {
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        File::options().append(true).create_new(true).open(path).map(|file| Self(Arc::new(file)))
+        let file = File::options().append(true).create_new(true).open(path)?;
+        Ok(Self { file: Arc::new(file), awake: Arc::new(Mutex::new(now())) })
     }
 
     pub(crate) fn write(&self, event: Event) {
         let line = Entry { at: now(), event }.line();
-        (&*self.0).write_all(line.as_bytes()).expect("the log can be written");
+        (&*self.file).write_all(line.as_bytes()).expect("the log can be written");
     }
 
     /// Writes down from now on when the process stands still.
@@ -156,13 +161,21 @@ impl Log {
         let log = self.clone();
         std::thread::spawn(move || {
             loop {
-                let from = now();
                 std::thread::sleep(TICK);
-                if now() - from > STILL {
-                    log.write(Event::StoodStill { from });
-                }
+                log.wake();
             }
         });
+    }
+
+    /// Writes down if the process stood still until now. Who goes on after that may be killed before the watch wakes, too, so
+    /// whatever is judged by it comes behind this.
+    pub(crate) fn wake(&self) {
+        let mut awake = self.awake.lock().unwrap_or_else(PoisonError::into_inner);
+        let (from, now) = (*awake, now());
+        if now - from > STILL {
+            self.write(Event::StoodStill { from });
+        }
+        *awake = now;
     }
 
     pub(crate) fn note(&self, word: &str) {

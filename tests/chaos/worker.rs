@@ -194,6 +194,7 @@ impl Worker {
         let asked = now();
         let answer = answer.await;
         if now() - asked >= NOTABLE * MILLI {
+            self.log.wake();
             self.log.write(Event::Took { call: call.to_owned(), asked, limit });
         }
         answer
