@@ -32,7 +32,7 @@ pub(crate) const FIGURE: Figure = Figure {
           claim and release over one backend on 3 primaries, against one backend for each of 3 servers that are a \
           cluster of their own, which tells what the client costs, and against one for each of 3 that are none, \
           where Redis' own price of a cluster comes to it: it hashes each key of a call and of each command in its \
-          script. All on all cores, for 250 ms in turn, 25 times on each of 4 sets of servers, median of the ratios; \
+          script. All on all cores, for 250 ms in turn, 25 times on each of 8 sets of servers, median of the ratios; \
           beside them the processor time of client and servers for a call. TLS: one task claims over TLS from one server and in plain text \
           from another in turn, 20 000 times.",
     run,
@@ -312,7 +312,7 @@ type Paces = [Vec<[Pace; 2]>; OTHERS.len()];
 fn shards(scale: Scale, report: &mut Report) {
     let runtime = &Runtime::new().expect("a runtime can be made");
     let mut paces = Paces::default();
-    for _ in 0..scale.pick(4, 1) {
+    for _ in 0..scale.pick(8, 1) {
         paces_of_shards(scale, runtime, &mut paces);
     }
     for (name, paces) in OTHERS.iter().zip(&paces) {

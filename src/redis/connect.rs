@@ -21,7 +21,7 @@ use tower::retry::budget::{Budget, TpsBudget};
 use super::address::{Deployment, Dial, Servers, is_certificate_problem};
 use super::cluster::{Cluster, nobody};
 use super::connection::Connection;
-use super::keys::{GRANT_KEYS, NO_CHANNEL, POOL_KEYS, PoolKeys, channel};
+use super::keys::{NO_CHANNEL, PoolKeys, channel, is_pool};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
 use super::permission::{self, Missing};
@@ -348,9 +348,6 @@ enum Body<'a> {
     Many(&'a Pipeline),
 }
 
-/// Where the keys of a script begin among the words of its call.
-const FIRST_KEY: usize = 3;
-
 impl<'a> Request<'a> {
     fn new(body: Body<'a>, slot: Slot) -> Self {
         Self { body, slot, makes: false, is_asking: false }
@@ -366,34 +363,23 @@ impl<'a> Request<'a> {
         self.makes
     }
 
-    /// Keys of the pools in which this may admit somebody: scripts that can, on a shared connection, are given all that the pools
-    /// have, or of one pool those of its grants.
+    /// Keys of the pools in which this may admit somebody: a script that can, on a shared connection, is given the pool's own.
     pub(super) fn pools(self) -> impl Iterator<Item = &'a [u8]> {
-        let keys = match self.is_script() {
-            true => str::from_utf8(self.word(FIRST_KEY - 1)).ok(),
-            false => None,
-        };
-        let pools = match keys.and_then(|keys| keys.parse().ok()) {
-            Some(GRANT_KEYS) => 1,
-            keys => keys.unwrap_or(0) / POOL_KEYS,
-        };
-        (0..pools).map(move |pool| self.word(FIRST_KEY + pool * POOL_KEYS))
-    }
-
-    fn is_script(&self) -> bool {
-        self.word(0).starts_with(b"EVAL")
-    }
-
-    /// A word of the first command.
-    fn word(&self, place: usize) -> &'a [u8] {
-        let cmd = match self.body {
+        let first = match self.body {
             Body::One(cmd) => Some(cmd),
             Body::Many(pipeline) => pipeline.cmd_iter().next(),
         };
-        match cmd.and_then(|cmd| cmd.args_iter().nth(place)) {
-            Some(Arg::Simple(word)) => word,
+        let mut words = first.into_iter().flat_map(Cmd::args_iter).map(|word| match word {
+            Arg::Simple(word) => word,
             _ => b"",
-        }
+        });
+        let is_script = words.next().is_some_and(|name| name.starts_with(b"EVAL"));
+        // Behind the script's text or digest.
+        let keys = match words.nth(1) {
+            Some(count) if is_script => str::from_utf8(count).ok().and_then(|n| n.parse().ok()),
+            _ => None,
+        };
+        words.take(keys.unwrap_or(0)).filter(|key| is_pool(key))
     }
 
     /// The reply, which may be an error of the server, and those to what is sent before and behind.

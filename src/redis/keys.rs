@@ -76,7 +76,7 @@ pub(super) struct PoolKeys {
 }
 
 /// How many keys most scripts are given, and how many come first that hold what is granted.
-pub(super) const POOL_KEYS: usize = 9;
+const POOL_KEYS: usize = 9;
 pub(super) const GRANT_KEYS: usize = 4;
 
 impl PoolKeys {
@@ -149,6 +149,11 @@ pub(super) fn sharded_channel(pool: &str, channel: &str) -> String {
 /// The channel of a process, whether or not it is in a pool's slot.
 pub(super) fn process_channel(channel: &str) -> &str {
     channel.split_once("}:").map_or(channel, |(_, channel)| channel)
+}
+
+/// Whether a key is a pool's own, by which others can tell it.
+pub(super) fn is_pool(key: &[u8]) -> bool {
+    key.starts_with(BACKEND_ID.as_bytes())
 }
 
 /// The pool of a key, if it is one.
