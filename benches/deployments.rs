@@ -32,9 +32,9 @@ pub(crate) const FIGURE: Figure = Figure {
           claim and release over one backend on 3 primaries, against one backend for each of 3 servers that are a \
           cluster of their own, which tells what the client costs, and against one for each of 3 that are none, \
           where Redis' own price of a cluster comes to it: it hashes each key of a call and of each command in its \
-          script. All on all cores, for 250 ms in turn, 25 times on each of 8 sets of servers, median of the ratios; \
-          beside them the processor time of client and servers for a call. TLS: one task claims over TLS from one server and in plain text \
-          from another in turn, 20 000 times.",
+          script. All on all cores, for 250 ms in turn, 16 times on each of 16 sets of servers, median of the ratios, ± the \
+          standard error that the sets' own medians give; beside them the processor time of client and servers for a \
+          call. TLS: one task claims over TLS from one server and in plain text from another in turn, 20 000 times.",
     run,
 };
 
@@ -311,26 +311,39 @@ type Paces = [Vec<[Pace; 2]>; OTHERS.len()];
 /// One client of a cluster against a client for each of as many servers.
 fn shards(scale: Scale, report: &mut Report) {
     let runtime = &Runtime::new().expect("a runtime can be made");
-    let mut paces = Paces::default();
-    for _ in 0..scale.pick(8, 1) {
-        paces_of_shards(scale, runtime, &mut paces);
-    }
-    for (name, paces) in OTHERS.iter().zip(&paces) {
-        let middle = |of: &dyn Fn(&[Pace; 2]) -> f64| median(paces.iter().map(of).collect());
+    // Each start has its own luck with memory.
+    let starts: Vec<Paces> =
+        (0..scale.pick(16, 2)).map(|_| paces_of_shards(scale, runtime)).collect();
+    let ratio = |[one, other]: &[Pace; 2]| one.calls_a_second / other.calls_a_second;
+    for (at, name) in OTHERS.iter().enumerate() {
+        let all = || starts.iter().flat_map(|paces| &paces[at]);
         let both = |of: fn(&Pace) -> f64, digits: usize| {
-            let [one, other] = [0, 1].map(|at: usize| middle(&|pair| of(&pair[at])));
+            let [one, other] =
+                [0, 1].map(|side: usize| median(all().map(|pair| of(&pair[side])).collect()));
             format!("{one:.digits$} / {other:.digits$}")
         };
-        let ratio = middle(&|[one, other]| one.calls_a_second / other.calls_a_second);
+        let of_starts = starts.iter().map(|paces| median(paces[at].iter().map(ratio).collect()));
+        let error = standard_error(&of_starts.collect::<Vec<_>>());
         let rates = both(|pace| pace.calls_a_second, 0);
         let (client, servers) = (both(|pace| pace.of_client, 1), both(|pace| pace.of_servers, 1));
-        let note = format!("{rates} calls a second; client {client}, servers {servers} µs a call");
+        let note = format!(
+            "± {error:.3}; {rates} calls a second; client {client}, servers {servers} µs a call"
+        );
+        let ratio = median(all().map(ratio).collect());
         report.row(format!("3 shards / {name}"), ratio, Bound::AtLeast(0.9), &note);
     }
 }
 
-/// Starts servers anew, because each start has its own luck with memory, and measures them in turn.
-fn paces_of_shards(scale: Scale, runtime: &Runtime, paces: &mut Paces) {
+/// Standard error of the mean.
+fn standard_error(values: &[f64]) -> f64 {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    (variance / count).sqrt()
+}
+
+/// Starts servers anew, and measures them in turn.
+fn paces_of_shards(scale: Scale, runtime: &Runtime) -> Paces {
     let cluster = runtime.block_on(Cluster::start(3, 0));
     let alone = [(); 3].map(|()| runtime.block_on(Cluster::start(1, 0)));
     let servers = [(); 3].map(|()| Server::start_on_tcp(&[]));
@@ -356,9 +369,10 @@ fn paces_of_shards(scale: Scale, runtime: &Runtime, paces: &mut Paces) {
     let (urls, admins) = (servers.each_ref().map(Server::url), servers.each_ref().map(Server::raw));
     let of_servers = runtime.block_on(Trio::open(urls, admins, &pools));
     let mut others = [of_alone, of_servers];
+    let mut paces = Paces::default();
     let time = scale.pick(Duration::from_millis(250), Duration::from_millis(100));
-    for round in 0..scale.pick(25, 2) {
-        for (other, paces) in others.iter_mut().zip(&mut *paces) {
+    for round in 0..scale.pick(16, 1) {
+        for (other, paces) in others.iter_mut().zip(&mut paces) {
             let pace = |trio: &mut Trio| trio.pace(runtime, &pools, time);
             // Each comes first as often as the other.
             let pair = if round % 2 == 0 {
@@ -370,6 +384,7 @@ fn paces_of_shards(scale: Scale, runtime: &Runtime, paces: &mut Paces) {
             paces.push(pair);
         }
     }
+    paces
 }
 
 fn encrypted(scale: Scale, runtime: &Runtime, report: &mut Report) {
