@@ -7,6 +7,8 @@ mod allowance;
 mod audit;
 /// Futures dropped at every point, with answers that are late or lost.
 mod cancellation;
+/// Calls of many callers at once on one pool.
+mod combining;
 /// What every backend must do, one test for each case and backend.
 mod conformance;
 /// Sentinel, Cluster, TLS and ACL, and the faults that come with them.

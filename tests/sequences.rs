@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 use tokenpool::{
     Backend, Claim, Claimant, Deletion, Error, FencingNumber, Grant, GrantRecord, Holder, Inbox,
     Joint, JointOutcome, Member, MemoryBackend, Notice, Order, Outcome, PoolName, Priority,
-    QueueChange, QuotaChange, Renewal, Result, TicketRecord, TicketRequest, Turn,
+    QueueChange, QuotaChange, Released, Renewal, Result, TicketRecord, TicketRequest, Turn,
 };
 
 use crate::support::clock::{Clock, server_with_clock};
@@ -83,6 +83,8 @@ enum Step {
         path: usize,
         tokens: Vec<usize>,
     },
+    /// Calls of many callers at once. The second and those behind it go in one call to Redis, where releases come first.
+    Together(Vec<Single>),
     Revoke {
         path: usize,
         token: usize,
@@ -97,6 +99,22 @@ enum Step {
         force: bool,
     },
     Repair,
+}
+
+/// A call about one token.
+#[derive(Clone, Copy, Debug)]
+enum Single {
+    Claim {
+        path: usize,
+        claim: Asked,
+        caps: Caps,
+    },
+    /// By the number of the nth grant, or whatever it is.
+    Release {
+        path: usize,
+        token: usize,
+        number_of: Option<usize>,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +160,7 @@ fn step() -> impl Strategy<Value = Step> {
         15 => (0..9usize).prop_map(|nth| Step::ReleaseHeld { nth }),
         5 => (0..9usize, 0..9usize).prop_map(|(nth, of)| Step::ReleaseGrant { nth, of }),
         5 => (path(), vec(token(), 0..4)).prop_map(|(path, tokens)| Step::Release { path, tokens }),
+        6 => together(),
         2 => (path(), token()).prop_map(|(path, token)| Step::Revoke { path, token }),
         4 => change.prop_map(Step::Change),
         2 => (prop::option::of(0..ORDERS.len()), vec((path(), 1..5i64), 0..3))
@@ -150,6 +169,21 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(|force| Step::Delete { force }),
         1 => Just(Step::Repair),
     ]
+}
+
+/// Releases stand before claims, but for the first, which is under way when the others are made.
+fn together() -> impl Strategy<Value = Step> {
+    let path = || 0..PATHS.len();
+    let cap = || prop::option::weighted(0.3, 0..7i64);
+    let lasts = prop::option::weighted(0.2, prop_oneof![Just(100), Just(1_000), 100..60_000u64]);
+    let claim = (path(), (0..TOKENS.len(), 1..4i64, lasts), (cap(), cap()))
+        .prop_map(|(path, claim, caps)| Single::Claim { path, claim, caps });
+    let release = (path(), 0..TOKENS.len(), prop::option::weighted(0.3, 0..9usize))
+        .prop_map(|(path, token, number_of)| Single::Release { path, token, number_of });
+    let first = prop_oneof![claim.clone(), release.clone()];
+    (first, vec(release, 0..9), vec(claim, 0..9)).prop_map(|(first, releases, claims)| {
+        Step::Together([vec![first], releases, claims].concat())
+    })
 }
 
 /// One backend with a pool and another, and what it told.
@@ -198,13 +232,6 @@ impl Side {
         };
         let pool = &pools[0];
         let (backend, name) = (&pool.backend, &pool.name);
-        let asked = |&(token, units, millis): &Asked| -> Claim {
-            let claim = claim(TOKENS[token], units);
-            match millis {
-                Some(millis) => claim.with_lease(lease(millis)),
-                None => claim,
-            }
-        };
         match step {
             Step::Claim { path, claim, caps: (project, domain) } => {
                 let caps = caps(*project, *domain);
@@ -294,6 +321,38 @@ impl Side {
                     held[if of % 2 == 0 { *nth } else { *of } % held.len()].1.fencing_number;
                 let released = pool.release_grant(PATHS[path], TOKENS[token], number).await;
                 format!("{:?}", released.map_err(text))
+            }
+            Step::Together(singles) => {
+                let held = pool.holdings_if_known().await;
+                let number = |nth: usize| held.get(nth % held.len().max(1));
+                let calls = singles.iter().map(|single| {
+                    let number = match *single {
+                        Single::Release { number_of: Some(nth), .. } => number(nth),
+                        _ => None,
+                    };
+                    single.call(pool, number.map(|(_, record)| record.fencing_number))
+                });
+                let mut answers = Vec::new();
+                match by {
+                    Client::Present => {
+                        let calls: Vec<_> = calls.map(tokio::spawn).collect();
+                        for call in calls {
+                            answers.push(call.await.unwrap());
+                        }
+                    }
+                    // It knows nothing of going together.
+                    Client::Earlier => {
+                        for call in calls {
+                            answers.push(call.await);
+                        }
+                    }
+                }
+                let words = |answer: &Answer| match answer {
+                    Ok(Answered::Claim(outcome)) => self.outcome(outcome),
+                    Ok(Answered::Release(released)) => format!("{released:?}"),
+                    Err(error) => error.to_string(),
+                };
+                format!("{:?}", answers.iter().map(words).collect::<Vec<_>>())
             }
             Step::Revoke { path, token } => {
                 let member = member(PATHS[*path], TOKENS[*token]);
@@ -409,6 +468,55 @@ impl Side {
     }
 }
 
+type Answer = Result<Answered>;
+
+/// What a single call was answered.
+enum Answered {
+    Claim(Result<Outcome>),
+    Release(Released),
+}
+
+impl Single {
+    /// The call, of its own caller.
+    fn call(
+        self,
+        pool: &Pool,
+        number: Option<FencingNumber>,
+    ) -> impl Future<Output = Answer> + Send + use<> {
+        let (backend, name) = pool.handles();
+        async move {
+            match self {
+                Self::Claim { path, claim, caps: (project, domain) } => {
+                    let (execution, holder) =
+                        (execution(PATHS[path]), Holder::new("test").unwrap());
+                    let constraints = caps(project, domain);
+                    let claimant = Claimant { execution: &execution, constraints, holder: &holder };
+                    let mut answers = backend.allocate(&name, claimant, &[asked(&claim)]).await?;
+                    Ok(Answered::Claim(answers.remove(0)))
+                }
+                Self::Release { path, token: of, .. } => {
+                    let (execution, token) = (execution(PATHS[path]), token(TOKENS[of]));
+                    let released = match number {
+                        Some(number) => {
+                            backend.release_grant(&name, &execution, &token, number).await?
+                        }
+                        None => backend.release(&name, &execution, &[token]).await?[0],
+                    };
+                    Ok(Answered::Release(released))
+                }
+            }
+        }
+    }
+}
+
+fn asked(&(token, units, millis): &Asked) -> Claim {
+    let claim = claim(TOKENS[token], units);
+    match millis {
+        Some(millis) => claim.with_lease(lease(millis)),
+        None => claim,
+    }
+}
+
 impl Pool {
     async fn holdings_if_known(&self) -> Vec<(Member, GrantRecord)> {
         if self.backend.usage(&self.name).await.is_err() {
@@ -513,6 +621,17 @@ fn crowded_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Calls at once, where nobody waits.
+fn busy_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        20 => together(),
+        6 => (0..9usize).prop_map(|nth| Step::ReleaseHeld { nth }),
+        2 => (2..9i64).prop_map(|units| Step::Change(Change::Register(units))),
+        3 => prop_oneof![Just(100), Just(1_000), 1..60_000u64].prop_map(Step::Pass),
+        1 => Just(Step::Delete { force: true }),
+    ]
+}
+
 /// Who uses Redis.
 #[derive(Clone, Copy, Debug)]
 enum Clients {
@@ -561,6 +680,16 @@ fn redis_and_memory_agree_on_random_sequences() {
 #[test]
 fn redis_and_memory_agree_on_crowded_pools() {
     agree_on(60, vec(crowded_step(), 40..100), Clients::Present);
+}
+
+#[test]
+fn redis_and_memory_agree_on_calls_at_once() {
+    agree_on(150, vec(busy_step(), 10..40), Clients::Present);
+}
+
+#[test]
+fn clients_of_two_versions_on_busy_pools_agree_with_memory() {
+    agree_on(60, vec(busy_step(), 10..40), Clients::Both);
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn every_script_says_what_it_takes_returns_and_costs() {
                 assert_eq!(names, named(&body, array), "{at}: names of {array}");
             }
             // One after the other, or so many for each of several pools.
-            let each = format!("for i = {}, #{array}", fixed.len() + 1);
+            let each = format!("for i = {}, ", fixed.len() + 1);
             let group = format!("unpack({array}, 9 * i - 8, 9 * i)");
             let loops = body.iter().any(|line| line.contains(&each) || line.contains(&group));
             assert_eq!(loops, !tail.is_empty(), "{at}: tail of {array}");

@@ -14,7 +14,7 @@ use tokenpool::{
 use crate::support::clock::server_with_clock;
 use crate::support::server::Server;
 use crate::support::{
-    FREE, Fixture, Pool, caps, claim, connect, everything, execution, fence, lease, quota,
+    FREE, Fixture, Pool, caps, claim, connect, everything, execution, fence, lease, member, quota,
     redis_on, refusal, ticket, token, urgent, waiting, weight,
 };
 
@@ -192,6 +192,7 @@ impl Meter {
 const ALLOCATE: &str = include_str!("../lua/allocate.lua");
 const ALLOCATE_ALL: &str = include_str!("../lua/allocate_all.lua");
 const ALLOCATE_MANY: &str = include_str!("../lua/allocate_many.lua");
+const COMBINED: &str = include_str!("../lua/combined.lua");
 const RELEASE: &str = include_str!("../lua/release.lua");
 const RENEW: &str = include_str!("../lua/renew.lua");
 const REPAIR: &str = include_str!("../lua/repair.lua");
@@ -249,6 +250,58 @@ async fn scripts_cost_the_commands_that_their_headers_say() {
     assert_eq!(repair.query::<String>(&mut meter.0).unwrap(), "repaired");
     let calls: u64 = commands(&mut meter.0).values().sum::<u64>() - 1;
     assert!(calls <= cost(REPAIR, " commands") + 2 * cost(REPAIR, " for each field"), "{calls}");
+}
+
+#[tokio::test]
+async fn calls_that_go_together_cost_the_commands_that_the_header_says() {
+    let f = redis_on(Server::start()).await;
+    let pool = warm_pool(&f).await;
+    let mut server = pool.raw();
+    let mut spent = |releases: &[&str], claims: &[&str], units: u64, lease: &str| {
+        let mut call = redis::cmd("EVAL");
+        call.arg(COMBINED).arg(4).arg(&pool.keys()[..4]).arg(releases.len());
+        let (project, domain) = ("p:flytesnacks", "d:flytesnacks:development");
+        for name in releases {
+            call.arg(&["f3ab", project, domain, "-", member(A, name).as_str()]);
+        }
+        for name in claims {
+            call.arg(member(A, name).as_str()).arg(units);
+            call.arg(&["f3ab", "test", project, domain, "900", "900", lease]);
+        }
+        redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut server).unwrap();
+        let answers: Vec<String> = call.query(&mut server).unwrap();
+        let sum: u64 = commands(&mut server).values().sum();
+        (sum - 1, answers)
+    };
+    let of = |what: &str| cost(COMBINED, what);
+    let (fixed, counters) = (of(" commands"), of(" for the counters"));
+    let (back, granted) = (of(" more if units are given back"), of(" if units are granted"));
+    let names: Vec<_> = (0..30).map(|i| i.to_string()).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    for count in [5, 20] {
+        let (some, others) = names.split_at(count);
+        assert_eq!(spent(&[], some, 1, "-").0, fixed + granted + counters);
+        assert_eq!(spent(&[], some, 1, "-").0, fixed + of(" if tokens are only held"));
+        assert_eq!(spent(some, others, 1, "-").0, fixed + back + granted + counters);
+        assert_eq!(spent(others, &[], 1, "-").0, fixed + back + counters);
+        let each = count as u64 * of(" for each release");
+        assert_eq!(spent(some, &[], 1, "-").0, fixed + each);
+        let (refused, answers) = spent(&[], some, 2_000, "-");
+        assert_eq!((refused, answers.len()), (fixed + each, count));
+    }
+    // The last of the scope go.
+    spent(&["x", "y", "1"], &["1"], 1, "-");
+    let last = spent(&["1"], &[], 1, "-").0;
+    assert_eq!(last, fixed + back + of(" if they were the last of a scope"));
+
+    let most = of(" more where leases are held");
+    spent(&[], &["1", "2"], 1, "600000");
+    let (with_leases, answers) = spent(&["1"], &["2", "3"], 1, "500000");
+    assert!(answers[1].starts_with("held ") && answers[2].starts_with("granted "), "{answers:?}");
+    let without = fixed + back + granted + counters;
+    assert!(with_leases > without && with_leases <= without + most, "{with_leases}");
+    let (endless, _) = spent(&["2"], &["3", "4"], 1, "-");
+    assert!(endless > without && endless <= without + most, "{endless}");
 }
 
 #[tokio::test]

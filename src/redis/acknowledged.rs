@@ -3,6 +3,8 @@
 //! Every answer that says "granted" passes here, also if the token was held before: an earlier call may have ended before
 //! replicas had it. What they do not have in time is given back if this call granted it, and no answer says it is held.
 
+use std::sync::Arc;
+
 use redis::{RedisError, Value};
 
 use super::cluster::nobody;
@@ -28,7 +30,7 @@ struct Granted<'a> {
 
 /// Answers to claims of one pool, with errors for those grants that replicas do not have.
 pub(super) async fn outcomes(
-    connections: &Connections,
+    connections: &Arc<Connections>,
     pool: &PoolName,
     execution: &ExecutionId,
     claims: &[Claim],
@@ -56,7 +58,7 @@ pub(super) async fn outcomes(
 
 /// The answer to a claim that waits, if replicas have what it grants.
 pub(super) async fn turn(
-    connections: &Connections,
+    connections: &Arc<Connections>,
     pool: &PoolName,
     execution: &ExecutionId,
     claim: &Claim,
@@ -75,7 +77,7 @@ pub(super) async fn turn(
 
 /// The answer to claims of several pools, if replicas have all that it grants.
 pub(super) async fn joint(
-    connections: &Connections,
+    connections: &Arc<Connections>,
     execution: &ExecutionId,
     claims: &[Joint],
     outcome: JointOutcome,
@@ -93,7 +95,7 @@ pub(super) async fn joint(
 }
 
 async fn all_or_nothing(
-    connections: &Connections,
+    connections: &Arc<Connections>,
     execution: &ExecutionId,
     grants: &[Granted<'_>],
 ) -> Result<()> {
@@ -109,7 +111,7 @@ async fn all_or_nothing(
 
 /// Whether replicas have each of these grants. Grants of one pool stand together.
 async fn verdicts(
-    connections: &Connections,
+    connections: &Arc<Connections>,
     execution: &ExecutionId,
     grants: &[Granted<'_>],
 ) -> Vec<Result<()>> {
@@ -138,17 +140,17 @@ async fn verdicts(
 }
 
 fn ask(
-    connections: &Connections,
+    connections: &Arc<Connections>,
     execution: &ExecutionId,
     part: &[Granted<'_>],
 ) -> Result<Asked, RedisError> {
     let Some(Granted { pool, .. }) = part.first() else { return Err(nobody()) };
-    let keys = connections.keys(pool);
-    let mut call = scripts::CONFIRM.on(&[&keys.grants]);
+    let pool = connections.pool(pool);
+    let mut call = scripts::CONFIRM.on(&[&pool.keys.grants]);
     for Granted { token, .. } in part {
         call.arg(Member::new(execution, token).as_str());
     }
-    connections.ask_replicas(keys.slot, call)
+    connections.ask_replicas(pool.keys.slot, call)
 }
 
 /// The numbers of the grants that a server has.
@@ -162,7 +164,7 @@ fn found(reply: &Value) -> Vec<Option<u64>> {
 }
 
 fn verdict(
-    connections: &Connections,
+    connections: &Arc<Connections>,
     Granted { pool, grant, .. }: &Granted<'_>,
     found: Option<&Option<u64>>,
     replicas: u64,
@@ -181,7 +183,7 @@ fn verdict(
 }
 
 /// The error for what a server that was asked about its replicas failed with.
-fn unanswered(connections: &Connections, error: RedisError) -> Error {
+fn unanswered(connections: &Arc<Connections>, error: RedisError) -> Error {
     // Those that name the right server, or say that this one is no primary any more, are over soon.
     let is_lasting = match error.code() {
         Some("NOPERM" | "NOAUTH" | "WRONGTYPE") => true,
@@ -197,7 +199,11 @@ fn unanswered(connections: &Connections, error: RedisError) -> Error {
 }
 
 /// Gives back what these calls granted, and nothing that was held before.
-async fn give_back(connections: &Connections, execution: &ExecutionId, grants: &[Granted<'_>]) {
+async fn give_back(
+    connections: &Arc<Connections>,
+    execution: &ExecutionId,
+    grants: &[Granted<'_>],
+) {
     for of_pool in grants.chunk_by(|one, next| one.pool == next.pool) {
         let new = of_pool.iter().filter(|granted| !granted.grant.held_before);
         let new: Vec<_> =

@@ -66,7 +66,7 @@ impl RemotePool<'_> {
         let mut whole: Option<Whole> = None;
         let mut cursors = ["0"; 3].map(str::to_owned);
         let PoolKeys { pool, usage, grants, leases, tickets, queue, lines, turns, .. } =
-            &*self.keys;
+            self.keys();
         loop {
             let keys = [pool, usage, grants, leases, tickets, queue, lines, turns];
             let mut call = scripts::CHECK.on(&keys.map(String::as_str));
@@ -93,7 +93,7 @@ impl RemotePool<'_> {
         let members: Vec<_> =
             found.unrecorded.iter().chain(&found.removed).map(Member::as_str).collect();
         for members in members.chunks(BATCH) {
-            let mut call = scripts::RECONCILE.on(&self.keys.all());
+            let mut call = scripts::RECONCILE.on(&self.keys().all());
             call.arg(ADOPTED).arg(lost).arg(members);
             let mut fields = self.call_for_fields(&call).await?;
             let mut read = || Some((fields.number()?, fields.number()?, fields.number()?));
@@ -108,7 +108,7 @@ impl RemotePool<'_> {
 
     /// Builds the queue anew from the records of the tickets.
     async fn requeue(&self, report: &mut RepairReport) -> Result<()> {
-        let mut call = scripts::REQUEUE.on(&self.keys.all());
+        let mut call = scripts::REQUEUE.on(&self.keys().all());
         call.arg(u64::try_from(REQUEUED.as_millis()).unwrap_or(u64::MAX));
         let mut fields = self.call_for_fields(&call).await?;
         let kept = fields.number().ok_or_else(|| unexpected(call.operation(), fields))?;
@@ -126,7 +126,7 @@ impl RemotePool<'_> {
     ) -> Result<()> {
         let missing = |drift: &Drift| drift.recorded - drift.counted;
         let in_use: i64 = found.drift.iter().filter(|d| d.scope.is_none()).map(missing).sum();
-        let mut call = scripts::REPAIR.on(&self.keys.all());
+        let mut call = scripts::REPAIR.on(&self.keys().all());
         call.arg(epoch).arg(-in_use);
         for drift in &found.drift {
             if let Some(scope) = &drift.scope {

@@ -1,13 +1,15 @@
 //! Claiming, renewing and releasing: the calls that have to be fast.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Value;
+use redis::{Cmd, ToRedisArgs, Value};
 use tokio::time::Instant;
 
+use super::combiner::Operation;
 use super::connect::Connections;
 use super::keys::ScopeFields;
-use super::remote::{BATCH, RemotePool, array, unexpected};
+use super::remote::{BATCH, RemotePool, unexpected};
 use super::reply::{Answer, Fields, Full, What};
 use super::scripts::{self, Call};
 use crate::amount::{Lease, ResourceConstraintsSpec};
@@ -48,12 +50,13 @@ impl RemotePool<'_> {
             }
             claims => {
                 let batch = |claims: &[Claim]| {
-                    let mut call = scripts::ALLOCATE_MANY.on(&self.keys.all());
-                    add_claimant(&mut call, claimant);
-                    add_caps(&mut call, claimant.constraints);
+                    let mut call = scripts::ALLOCATE_MANY.on(&self.keys().all());
+                    let arguments = call.arguments();
+                    add_claimant(arguments, claimant);
+                    add_caps(arguments, claimant.constraints);
                     for claim in claims {
-                        add_claim(&mut call, claimant, claim);
-                        add_lease(&mut call, claim.lease);
+                        add_claim(arguments, claimant, claim);
+                        add_lease(arguments, claim.lease);
                     }
                     call
                 };
@@ -89,9 +92,9 @@ impl RemotePool<'_> {
             None => NONE.into(),
         };
         let ticket = Some((ticket, &*channel));
-        let call = single(&self.keys.all(), claimant, claim, ticket);
+        let call = single(&self.keys().all(), claimant, claim, ticket);
         // Whoever waits is not alone: what is released then goes on to others, in one call, even if its answer is lost.
-        self.keys.want_all();
+        self.known.want_all_keys();
         let answer = self.call_by(ends, &call).await?;
         match decision(execution, claim, &answer)?? {
             Decision::Granted(grant) => Ok(Turn::Granted(grant)),
@@ -111,12 +114,24 @@ impl RemotePool<'_> {
     }
 
     async fn claim(&self, ends: Instant, claimant: Claimant<'_>, claim: &Claim) -> Result<Value> {
-        self.call_sparing_keys_by(ends, |keys| single(keys, claimant, claim, None)).await
+        let alone = |keys: &[&str]| single(keys, claimant, claim, None);
+        match claim.returning {
+            None => {
+                let arguments = || {
+                    let mut arguments = Cmd::new();
+                    add_all(&mut arguments, claimant, claim);
+                    arguments
+                };
+                self.call_combined_by(ends, Operation::Claim, arguments, alone).await
+            }
+            // What it forgot is looked at by itself.
+            Some(_) => self.call_sparing_keys_by(ends, alone).await,
+        }
     }
 
     pub(super) async fn renew(&self, renewals: &[Renewal<'_>]) -> Result<Vec<Result<Renewed>>> {
         let batch = |renewals: &[Renewal<'_>]| {
-            let mut call = scripts::RENEW.on(&self.keys.all());
+            let mut call = scripts::RENEW.on(&self.keys().all());
             for Renewal { execution, token, lease } in renewals {
                 call.arg(Member::new(execution, token).as_str());
                 call.arg(execution.name()).arg(lease.millis());
@@ -160,7 +175,7 @@ impl RemotePool<'_> {
     /// Calls again until nothing is due, because one call does a bounded part of it, or time is up: whoever calls next goes on.
     async fn do_what_is_due(&self, ends: Instant) -> Result<()> {
         while Instant::now() < ends {
-            let calls = [scripts::RENEW.on(&self.keys.all())];
+            let calls = [scripts::RENEW.on(&self.keys().all())];
             if self.call_all_by(ends, &calls).await?.is_empty() {
                 break;
             }
@@ -176,11 +191,24 @@ impl RemotePool<'_> {
     ) -> Result<Vec<Released>> {
         let ends = self.connections.deadline();
         if (1..=BATCH).contains(&tokens.len()) {
-            let call = |keys: &[&str]| releasing(keys, execution, tokens, number);
-            let reply = self.call_sparing_keys_by(ends, call).await?;
-            return read_released(&array("release", reply)?);
+            let alone = |keys: &[&str]| releasing(keys, execution, tokens, number);
+            let reply = match tokens {
+                [_] => {
+                    let arguments = || {
+                        let mut arguments = Cmd::new();
+                        add_release(&mut arguments, execution, tokens, number);
+                        arguments
+                    };
+                    self.call_combined_by(ends, Operation::Release, arguments, alone).await?
+                }
+                _ => self.call_sparing_keys_by(ends, alone).await?,
+            };
+            return match reply {
+                Value::Array(answers) => read_released(&answers),
+                answer => read_released(&[answer]),
+            };
         }
-        let all = self.keys.all();
+        let all = self.keys().all();
         let calls: Vec<_> =
             tokens.chunks(BATCH).map(|tokens| releasing(&all, execution, tokens, number)).collect();
         read_released(&self.call_all_by(ends, &calls).await?)
@@ -192,7 +220,7 @@ impl RemotePool<'_> {
         execution: &ExecutionId,
         grants: &[(&AllocationToken, FencingNumber)],
     ) -> Result<Vec<Released>> {
-        let all = self.keys.all();
+        let all = self.keys().all();
         let one = |(token, number): &(&AllocationToken, FencingNumber)| {
             releasing(&all, execution, std::slice::from_ref(*token), Some(*number))
         };
@@ -208,20 +236,14 @@ fn single(
     ticket: Option<(&TicketRequest, &str)>,
 ) -> Call {
     let mut call = scripts::ALLOCATE.on(keys);
-    add_claim(&mut call, claimant, claim);
-    add_claimant(&mut call, claimant);
-    add_caps(&mut call, claimant.constraints);
-    add_lease(&mut call, claim.lease);
+    add_all(call.arguments(), claimant, claim);
     match ticket {
         None => call.arg(&[NONE, "0", NONE]),
         Some((ticket, channel)) => {
             call.arg(ticket.time_to_live.millis()).arg(ticket.priority.get()).arg(channel)
         }
     };
-    match claim.returning {
-        Some(number) => call.arg(number.get()),
-        None => call.arg(NONE),
-    };
+    add_or_none(call.arguments(), claim.returning.map(FencingNumber::get));
     call
 }
 
@@ -231,16 +253,8 @@ fn releasing(
     tokens: &[AllocationToken],
     number: Option<FencingNumber>,
 ) -> Call {
-    let fields = ScopeFields::new(execution.project(), execution.domain());
     let mut call = scripts::RELEASE.on(keys);
-    call.arg(execution.name()).arg(&fields.project).arg(&fields.domain);
-    match number {
-        Some(number) => call.arg(number.get()),
-        None => call.arg(NONE),
-    };
-    for token in tokens {
-        call.arg(Member::new(execution, token).as_str());
-    }
+    add_release(call.arguments(), execution, tokens, number);
     call
 }
 
@@ -254,23 +268,21 @@ fn read_released(answers: &[Value]) -> Result<Vec<Released>> {
 
 /// Decides claims of several pools in one step.
 pub(super) async fn allocate_all(
-    connections: &Connections,
+    connections: &Arc<Connections>,
     claimant: Claimant<'_>,
     claims: &[Joint],
 ) -> Result<JointOutcome> {
     let Some(first) = claims.first() else { return Ok(JointOutcome::Granted(Vec::new())) };
     let (operation, execution) = ("allocate_all", claimant.execution);
-    let pools: Vec<_> = claims.iter().map(|joint| connections.keys(&joint.pool)).collect();
-    if !connections.are_together(pools.iter().map(|keys| keys.slot)) {
+    let pools: Vec<_> = claims.iter().map(|joint| connections.pool(&joint.pool)).collect();
+    if !connections.are_together(pools.iter().map(|pool| pool.keys.slot)) {
         return allocate_in_turn(connections, claimant, claims).await;
     }
-    let keys: Vec<_> = pools.iter().flat_map(|pool| pool.all()).collect();
+    let keys: Vec<_> = pools.iter().flat_map(|pool| pool.keys.all()).collect();
     let mut call = scripts::ALLOCATE_ALL.on(&keys);
     for joint in claims {
-        add_claim(&mut call, claimant, &joint.claim);
-        add_claimant(&mut call, claimant);
-        add_caps(&mut call, joint.constraints);
-        add_lease(&mut call, joint.claim.lease);
+        let claimant = Claimant { constraints: joint.constraints, ..claimant };
+        add_all(call.arguments(), claimant, &joint.claim);
     }
     // What is wrong with a key is found by the pool's own calls; here any pool may say it.
     let reply = RemotePool::new(connections, &first.pool).call(&call).await?;
@@ -307,7 +319,7 @@ pub(super) async fn allocate_all(
 /// Decides claims of pools that no script can see together: one after the other, in the order of their names as everybody
 /// does, giving all back that were granted now if one refuses.
 async fn allocate_in_turn(
-    connections: &Connections,
+    connections: &Arc<Connections>,
     claimant: Claimant<'_>,
     claims: &[Joint],
 ) -> Result<JointOutcome> {
@@ -353,33 +365,56 @@ async fn allocate_in_turn(
     })
 }
 
-fn add_claim(call: &mut Call, claimant: Claimant<'_>, claim: &Claim) {
-    let member = Member::new(claimant.execution, &claim.token);
-    call.arg(member.as_str()).arg(claim.units.get());
+/// What a claim that does not wait consists of.
+fn add_all(arguments: &mut Cmd, claimant: Claimant<'_>, claim: &Claim) {
+    add_claim(arguments, claimant, claim);
+    add_claimant(arguments, claimant);
+    add_caps(arguments, claimant.constraints);
+    add_lease(arguments, claim.lease);
 }
 
-fn add_claimant(call: &mut Call, claimant: Claimant<'_>) {
+fn add_claim(arguments: &mut Cmd, claimant: Claimant<'_>, claim: &Claim) {
+    let member = Member::new(claimant.execution, &claim.token);
+    arguments.arg(member.as_str()).arg(claim.units.get());
+}
+
+fn add_claimant(arguments: &mut Cmd, claimant: Claimant<'_>) {
     let Claimant { execution, holder, .. } = claimant;
     let fields = ScopeFields::new(execution.project(), execution.domain());
-    call.arg(execution.name()).arg(holder.as_str()).arg(fields.project).arg(fields.domain);
+    arguments.arg(execution.name()).arg(holder.as_str()).arg(fields.project).arg(fields.domain);
 }
 
-fn add_caps(call: &mut Call, constraints: ResourceConstraintsSpec) {
+fn add_caps(arguments: &mut Cmd, constraints: ResourceConstraintsSpec) {
     for cap in [
         constraints.project_scope_resource_constraint,
         constraints.namespace_scope_resource_constraint,
     ] {
-        match cap {
-            Some(cap) => call.arg(cap.value()),
-            None => call.arg(NONE),
-        };
+        add_or_none(arguments, cap.map(|cap| cap.value()));
     }
 }
 
-fn add_lease(call: &mut Call, lease: Option<Lease>) {
-    match lease {
-        Some(lease) => call.arg(lease.millis()),
-        None => call.arg(NONE),
+fn add_lease(arguments: &mut Cmd, lease: Option<Lease>) {
+    add_or_none(arguments, lease.map(Lease::millis));
+}
+
+fn add_release(
+    arguments: &mut Cmd,
+    execution: &ExecutionId,
+    tokens: &[AllocationToken],
+    number: Option<FencingNumber>,
+) {
+    let fields = ScopeFields::new(execution.project(), execution.domain());
+    arguments.arg(execution.name()).arg(&fields.project).arg(&fields.domain);
+    add_or_none(arguments, number.map(FencingNumber::get));
+    for token in tokens {
+        arguments.arg(Member::new(execution, token).as_str());
+    }
+}
+
+fn add_or_none(arguments: &mut Cmd, number: Option<impl ToRedisArgs>) {
+    match number {
+        Some(number) => arguments.arg(number),
+        None => arguments.arg(NONE),
     };
 }
 

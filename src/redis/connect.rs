@@ -15,6 +15,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use redis::aio::{AsyncPushSender, ConnectionLike};
 use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 use tower::retry::budget::{Budget, TpsBudget};
 
@@ -25,7 +26,7 @@ use super::keys::{NO_CHANNEL, PoolKeys, channel, is_pool};
 use super::listeners::Listeners;
 use super::node::{Limits, Node};
 use super::permission::{self, Missing};
-use super::pools::Pools;
+use super::pools::{KnownPool, Pools};
 use super::replicas::{Asked, MinReplicas};
 use super::scripts::Call;
 use super::sentinel::{Incumbent, Primary};
@@ -65,6 +66,9 @@ pub(super) struct Connections {
     budget: TpsBudget,
     not_acknowledged: Arc<AtomicU64>,
     pools: Arc<Pools>,
+    combines: bool,
+    /// On which the connections live.
+    runtime: Handle,
 }
 
 /// Which server serves a call.
@@ -122,6 +126,8 @@ impl Connections {
             budget: TpsBudget::new(BUDGET_WINDOW, FREE_RETRIES, share),
             not_acknowledged: Arc::default(),
             pools: Arc::default(),
+            combines: true,
+            runtime: Handle::current(),
         })
     }
 
@@ -130,15 +136,26 @@ impl Connections {
         &self.server
     }
 
-    /// The same, sharing with others what is known of pools, and the count of what is not acknowledged.
+    /// The same, sharing with others what is known of pools, and the count of what is not acknowledged; calls go one by one, in
+    /// the order in which they are made.
     pub(super) fn sharing_with(self, others: &Self) -> Self {
         let not_acknowledged = Arc::clone(&others.not_acknowledged);
-        Self { not_acknowledged, pools: Arc::clone(&others.pools), ..self }
+        Self { not_acknowledged, pools: Arc::clone(&others.pools), combines: false, ..self }
     }
 
-    /// The keys of a pool.
-    pub(super) fn keys(&self, pool: &PoolName) -> Arc<PoolKeys> {
-        self.pools.keys(pool)
+    /// Whether calls on one pool may go together.
+    pub(super) fn combines(&self) -> bool {
+        self.combines
+    }
+
+    /// Where tasks run that calls leave behind.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// What is known of a pool.
+    pub(super) fn pool(&self, name: &PoolName) -> Arc<KnownPool> {
+        self.pools.pool(name)
     }
 
     /// How many replicas have to have a grant; none if that does not matter.
@@ -167,6 +184,11 @@ impl Connections {
         Instant::now() + self.total
     }
 
+    /// How long a call takes at most.
+    pub(super) fn total(&self) -> Duration {
+        self.total
+    }
+
     /// Sends a command on keys of a slot and waits for its reply until then, no attempt longer than the command time-out.
     pub(super) async fn call(
         &self,
@@ -176,8 +198,19 @@ impl Connections {
         ends: Instant,
     ) -> RedisResult<Value> {
         let makes = lane == Lane::Making;
-        let request = Request { makes, ..Request::new(Body::One(cmd), slot) };
+        let request = Request { makes, ..Request::new(Body::Ready(Commands::One(cmd)), slot) };
         self.repeating(lane, request, ends).await
+    }
+
+    /// Sends a script's call on the keys of a pool, made anew for each attempt, on a shared connection.
+    pub(super) async fn call_made(
+        &self,
+        keys: &PoolKeys,
+        make: &(dyn Fn() -> Cmd + Sync),
+        ends: Instant,
+    ) -> RedisResult<Value> {
+        let body = Body::Made { pool: &keys.pool, make };
+        self.repeating(Lane::Shared, Request::new(body, keys.slot), ends).await
     }
 
     /// Sends commands on keys of one slot in one go on a shared connection and waits for all replies.
@@ -191,7 +224,8 @@ impl Connections {
         for cmd in cmds {
             pipeline.add_command(cmd.clone());
         }
-        match self.repeating(Lane::Shared, Request::new(Body::Many(&pipeline), slot), ends).await? {
+        let body = Body::Ready(Commands::Many(&pipeline));
+        match self.repeating(Lane::Shared, Request::new(body, slot), ends).await? {
             Value::Array(replies) => replies.into_iter().map(Value::extract_error).collect(),
             other => Ok(vec![other]),
         }
@@ -343,6 +377,16 @@ pub(super) struct Request<'a> {
 
 #[derive(Clone, Copy)]
 enum Body<'a> {
+    Ready(Commands<'a>),
+    /// One command, which is made whenever it is sent, and may admit somebody in this pool.
+    Made {
+        pool: &'a str,
+        make: &'a (dyn Fn() -> Cmd + Sync),
+    },
+}
+
+#[derive(Clone, Copy)]
+enum Commands<'a> {
     One(&'a Cmd),
     /// Answered by an array of all replies. The pools are those of the first.
     Many(&'a Pipeline),
@@ -365,9 +409,10 @@ impl<'a> Request<'a> {
 
     /// Keys of the pools in which this may admit somebody: a script that can, on a shared connection, is given the pool's own.
     pub(super) fn pools(self) -> impl Iterator<Item = &'a [u8]> {
-        let first = match self.body {
-            Body::One(cmd) => Some(cmd),
-            Body::Many(pipeline) => pipeline.cmd_iter().next(),
+        let (first, pool) = match self.body {
+            Body::Ready(Commands::One(cmd)) => (Some(cmd), None),
+            Body::Ready(Commands::Many(pipeline)) => (pipeline.cmd_iter().next(), None),
+            Body::Made { pool, .. } => (None, Some(pool.as_bytes())),
         };
         let mut words = first.into_iter().flat_map(Cmd::args_iter).map(|word| match word {
             Arg::Simple(word) => word,
@@ -379,7 +424,7 @@ impl<'a> Request<'a> {
             Some(count) if is_script => str::from_utf8(count).ok().and_then(|n| n.parse().ok()),
             _ => None,
         };
-        words.take(keys.unwrap_or(0)).filter(|key| is_pool(key))
+        words.take(keys.unwrap_or(0)).filter(|key| is_pool(key)).chain(pool)
     }
 
     /// The reply, which may be an error of the server, and those to what is sent before and behind.
@@ -388,10 +433,18 @@ impl<'a> Request<'a> {
         [before, behind]: [&[Cmd]; 2],
         connection: &mut impl ConnectionLike,
     ) -> RedisResult<(Vec<Value>, Value)> {
+        let made;
+        let commands = match self.body {
+            Body::Ready(commands) => commands,
+            Body::Made { make, .. } => {
+                made = make();
+                Commands::One(&made)
+            }
+        };
         if before.is_empty() && behind.is_empty() && !self.is_asking {
-            let reply = match self.body {
-                Body::One(cmd) => connection.req_packed_command(cmd).await?,
-                Body::Many(pipeline) => {
+            let reply = match commands {
+                Commands::One(cmd) => connection.req_packed_command(cmd).await?,
+                Commands::Many(pipeline) => {
                     let replies = connection.req_packed_commands(pipeline, 0, pipeline.len());
                     Value::Array(replies.await?)
                 }
@@ -406,12 +459,12 @@ impl<'a> Request<'a> {
             pipeline.add_command(cmd.clone());
         };
         before.iter().for_each(&mut add);
-        let of_request = match self.body {
-            Body::One(cmd) => {
+        let of_request = match commands {
+            Commands::One(cmd) => {
                 add(cmd);
                 1
             }
-            Body::Many(pipeline) => {
+            Commands::Many(pipeline) => {
                 pipeline.cmd_iter().for_each(&mut add);
                 pipeline.len()
             }
@@ -427,9 +480,9 @@ impl<'a> Request<'a> {
         let mut replies = replies.into_iter().skip(each - 1).step_by(each);
         let mut others: Vec<_> = replies.by_ref().take(before.len()).collect();
         let mut of_request = replies.by_ref().take(of_request);
-        let reply = match self.body {
-            Body::One(_) => of_request.next().unwrap_or(Value::Nil),
-            Body::Many(_) => Value::Array(of_request.collect()),
+        let reply = match commands {
+            Commands::One(_) => of_request.next().unwrap_or(Value::Nil),
+            Commands::Many(_) => Value::Array(of_request.collect()),
         };
         others.extend(replies);
         Ok((others, reply))

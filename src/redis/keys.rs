@@ -1,7 +1,5 @@
 //! The only place that makes names for Redis: keys, and the fields of a pool's counters.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::slot::Slot;
 use crate::execution::Scope;
 use crate::matchable::KindName;
@@ -71,13 +69,11 @@ pub(super) struct PoolKeys {
     /// STREAM of what operators took away.
     pub(super) journal: String,
     pub(super) slot: Slot,
-    /// Whether those of grants were not enough once: who waits for units goes on to.
-    all_wanted: AtomicBool,
 }
 
 /// How many keys most scripts are given, and how many come first that hold what is granted.
 const POOL_KEYS: usize = 9;
-pub(super) const GRANT_KEYS: usize = 4;
+const GRANT_KEYS: usize = 4;
 
 impl PoolKeys {
     pub(super) fn new(name: &PoolName) -> Self {
@@ -94,7 +90,6 @@ impl PoolKeys {
             shares: key("shares"),
             journal: key("journal"),
             slot: Slot::of(&pool),
-            all_wanted: AtomicBool::new(false),
             pool,
         }
     }
@@ -105,14 +100,10 @@ impl PoolKeys {
         [pool, usage, grants, leases, tickets, queue, lines, turns, shares]
     }
 
-    /// Notes that those of grants are not enough here: from now on each call is given all, so that none has to be made twice.
-    pub(super) fn want_all(&self) {
-        self.all_wanted.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether calls are to be given all.
-    pub(super) fn are_all_wanted(&self) -> bool {
-        self.all_wanted.load(Ordering::Relaxed)
+    /// Those that hold what is granted, which is enough while nobody waits and nothing is due.
+    pub(super) fn of_grants(&self) -> [&str; GRANT_KEYS] {
+        let Self { pool, usage, grants, leases, .. } = self;
+        [pool, usage, grants, leases]
     }
 
     /// All that there is of the pool.

@@ -6,6 +6,7 @@ mod attributes;
 mod audit;
 mod claims;
 mod cluster;
+mod combiner;
 mod connect;
 mod connection;
 mod info;
@@ -54,7 +55,8 @@ pub use self::attributes::RedisAttributeStore;
 /// Keeps pools in Redis, in the schema of `lua/README.md`.
 ///
 /// Each claim and each release is one command and one round trip on connections that all calls share. Once in a process it
-/// takes another for a script that the server does not know, and for a pool in which others wait or leases end.
+/// takes another for a script that the server does not know, and for a pool in which others wait or leases end. Those of one
+/// token that several callers make at once in one pool share one command; each is answered as if it had been alone.
 #[derive(Debug)]
 pub struct RedisBackend {
     connections: Arc<Connections>,
@@ -217,7 +219,7 @@ impl Backend for RedisBackend {
         let quota = pool.change_quota(change, &self.config).await?;
         if !matches!(change, QuotaChange::Pin(_) | QuotaChange::Unpin) {
             // Only now, so that a name whose keys are somebody else's is not listed.
-            self.list("SADD", Some(&pool.keys.pool)).await?;
+            self.list("SADD", Some(&pool.keys().pool)).await?;
         }
         Ok(quota)
     }
@@ -229,10 +231,10 @@ impl Backend for RedisBackend {
     async fn delete_pool(&self, pool: &PoolName, deletion: Deletion) -> Result<u64> {
         let pool = self.pool(pool);
         let units = pool.delete(deletion).await?;
-        self.list("SREM", Some(&pool.keys.pool)).await?;
+        self.list("SREM", Some(&pool.keys().pool)).await?;
         // A manager may have made and listed the pool again before it was taken off the list.
         if pool.exists().await? {
-            self.list("SADD", Some(&pool.keys.pool)).await?;
+            self.list("SADD", Some(&pool.keys().pool)).await?;
         }
         Ok(units)
     }

@@ -33,7 +33,7 @@ impl RemotePool<'_> {
             QuotaChange::Pin(quota) => ("pin", Some(quota), false),
             QuotaChange::Unpin => ("unpin", None, false),
         };
-        let mut call = scripts::SET_QUOTA.on(&self.keys.all());
+        let mut call = scripts::SET_QUOTA.on(&self.keys().all());
         call.arg(word).arg(quota.map_or_else(String::new, |quota| quota.get().to_string()));
         call.arg(u64::try_from(config.learning_period.as_millis()).unwrap_or(u64::MAX));
         call.arg(if learns_first { "1" } else { "0" });
@@ -48,14 +48,14 @@ impl RemotePool<'_> {
     }
 
     pub(super) async fn end_learning(&self) -> Result<Duration> {
-        let call = scripts::END_LEARNING.on(&self.keys.all());
+        let call = scripts::END_LEARNING.on(&self.keys().all());
         let mut fields = self.call_for_fields(&call).await?;
         let left = fields.text().and_then(|_| fields.number());
         left.map(Duration::from_millis).ok_or_else(|| unexpected(call.operation(), fields))
     }
 
     pub(super) async fn delete(&self, deletion: Deletion) -> Result<u64> {
-        let mut call = scripts::DELETE_POOL.on(&self.keys.with_journal());
+        let mut call = scripts::DELETE_POOL.on(&self.keys().with_journal());
         call.arg(match deletion {
             Deletion::OnlyUnused => "unused",
             Deletion::EvenInUse => "force",
@@ -71,7 +71,7 @@ impl RemotePool<'_> {
     }
 
     pub(super) async fn exists(&self) -> Result<bool> {
-        let mut call = scripts::USAGE.on(&[&self.keys.pool, &self.keys.usage]);
+        let mut call = scripts::USAGE.on(&[&self.keys().pool, &self.keys().usage]);
         call.arg("0").arg(1);
         match self.call(&call).await {
             Ok(_) => Ok(true),
@@ -84,7 +84,7 @@ impl RemotePool<'_> {
         let (mut scopes, mut weights) = (BTreeMap::new(), BTreeMap::new());
         let mut cursor = "0".to_owned();
         loop {
-            let mut call = scripts::USAGE.on(&[&self.keys.pool, &self.keys.usage]);
+            let mut call = scripts::USAGE.on(&[&self.keys().pool, &self.keys().usage]);
             call.arg(&cursor).arg(PAGE);
             let mut fields = self.call_for_fields(&call).await?;
             let (usage, next) = read_usage(&mut fields, &mut scopes, &mut weights)
@@ -97,7 +97,7 @@ impl RemotePool<'_> {
     }
 
     pub(super) async fn holders(&self, from: Cursor, count: usize) -> Result<HoldingsPage> {
-        let PoolKeys { pool, usage, grants, leases, .. } = &*self.keys;
+        let PoolKeys { pool, usage, grants, leases, .. } = self.keys();
         let mut call = scripts::HOLDERS.on(&[pool, usage, grants, leases]);
         call.arg(from.0).arg(count.clamp(1, PAGE));
         let mut fields = self.call_for_fields(&call).await?;
@@ -105,7 +105,7 @@ impl RemotePool<'_> {
     }
 
     pub(super) async fn tickets(&self, from: Cursor, count: usize) -> Result<TicketsPage> {
-        let PoolKeys { usage, leases, tickets, queue, .. } = &*self.keys;
+        let PoolKeys { usage, leases, tickets, queue, .. } = self.keys();
         let mut call = scripts::TICKETS.on(&[usage, leases, tickets, queue]);
         call.arg(from.0).arg(count.clamp(MIN_TICKETS, PAGE));
         let mut fields = self.call_for_fields(&call).await?;
@@ -114,7 +114,7 @@ impl RemotePool<'_> {
 
     pub(super) async fn change_queue(&self, change: &QueueChange) -> Result<()> {
         change.check()?;
-        let mut call = scripts::SET_ORDER.on(&self.keys.all());
+        let mut call = scripts::SET_ORDER.on(&self.keys().all());
         call.arg(change.order.map_or("", Order::as_str));
         for (project, weight) in &change.weights {
             call.arg(project).arg(weight.get());
@@ -127,7 +127,7 @@ impl RemotePool<'_> {
         member: &Member,
         revocation: &Revocation,
     ) -> Result<Released> {
-        let mut call = scripts::REVOKE.on(&self.keys.with_journal());
+        let mut call = scripts::REVOKE.on(&self.keys().with_journal());
         call.arg(member.as_str()).arg(revocation.operator()).arg(revocation.reason());
         let answer = self.call(&call).await?;
         match Answer::from_value(&answer) {
@@ -142,7 +142,7 @@ impl RemotePool<'_> {
             return Err(Error::UnknownNamespace { pool: self.name.clone() });
         }
         let cmd = redis::cmd("XREVRANGE")
-            .arg(&self.keys.journal)
+            .arg(&self.keys().journal)
             .arg(&["+", "-", "COUNT"])
             .arg(count)
             .to_owned();

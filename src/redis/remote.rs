@@ -6,8 +6,10 @@ use std::sync::Arc;
 use redis::{Cmd, RedisError, Value};
 use tokio::time::Instant;
 
+use super::combiner::{self, Joined, Operation};
 use super::connect::{Connections, Lane};
-use super::keys::{GRANT_KEYS, PoolKeys};
+use super::keys::PoolKeys;
+use super::pools::KnownPool;
 use super::reply::{Answer, Fields};
 use super::scripts::Call;
 use super::slot::Slot;
@@ -29,23 +31,27 @@ pub(super) const PAGE: usize = 5000;
 #[derive(Debug)]
 pub(super) struct RemotePool<'a> {
     pub(super) name: &'a PoolName,
-    pub(super) keys: Arc<PoolKeys>,
-    pub(super) connections: &'a Connections,
+    pub(super) known: Arc<KnownPool>,
+    pub(super) connections: &'a Arc<Connections>,
 }
 
 impl<'a> RemotePool<'a> {
-    pub(super) fn new(connections: &'a Connections, name: &'a PoolName) -> Self {
-        Self { name, keys: connections.keys(name), connections }
+    pub(super) fn new(connections: &'a Arc<Connections>, name: &'a PoolName) -> Self {
+        Self { name, known: connections.pool(name), connections }
+    }
+
+    pub(super) fn keys(&self) -> &PoolKeys {
+        &self.known.keys
     }
 
     /// Where a process hears of this pool.
     pub(super) async fn channel<'c>(&self, channel: &'c Channel) -> Result<Cow<'c, str>> {
-        self.connections.channel(&self.keys.pool, channel).await
+        self.connections.channel(&self.keys().pool, channel).await
     }
 
     /// The script's reply, if it is about an existing pool of this schema and comes until then.
     pub(super) async fn call_by(&self, ends: Instant, call: &Call) -> Result<Value> {
-        match call.send(self.connections, self.keys.slot, ends).await {
+        match call.send(self.connections, self.keys().slot, ends).await {
             Ok(reply) => self.expect_pool(reply),
             Err(error) => Err(self.error(call.operation(), error, ends).await),
         }
@@ -58,15 +64,34 @@ impl<'a> RemotePool<'a> {
         ends: Instant,
         call: impl Fn(&[&str]) -> Call,
     ) -> Result<Value> {
-        let all = self.keys.all();
-        let mut keys = if self.keys.are_all_wanted() { &all[..] } else { &all[..GRANT_KEYS] };
+        let (all, of_grants) = (self.keys().all(), self.keys().of_grants());
+        let mut keys = if self.known.wants_all_keys() { &all[..] } else { &of_grants[..] };
         loop {
             let reply = self.call_by(ends, &call(keys)).await?;
             if keys.len() == all.len() || Answer::from_value(&reply) != Some(Answer::Keys) {
                 return Ok(reply);
             }
-            self.keys.want_all();
+            self.known.want_all_keys();
             keys = &all;
+        }
+    }
+
+    /// As [`call_sparing_keys_by`](Self::call_sparing_keys_by), or together with other operations, whose call takes these arguments.
+    /// Then the reply of a script that answers many is one answer.
+    pub(super) async fn call_combined_by(
+        &self,
+        ends: Instant,
+        operation: Operation,
+        arguments: impl FnOnce() -> Cmd,
+        call: impl Fn(&[&str]) -> Call,
+    ) -> Result<Value> {
+        if !self.connections.combines() {
+            return self.call_sparing_keys_by(ends, call).await;
+        }
+        match combiner::join(self.connections, &self.known, ends, operation, arguments).await {
+            Joined::Alone(_under_way) => self.call_sparing_keys_by(ends, call).await,
+            Joined::Together(Ok(reply)) => self.expect_pool(reply),
+            Joined::Together(Err(error)) => Err(self.error(operation.name(), error, ends).await),
         }
     }
 
@@ -78,7 +103,7 @@ impl<'a> RemotePool<'a> {
     /// The reply of a command on one of the pool's keys.
     pub(super) async fn command(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
         let ends = self.connections.deadline();
-        match self.connections.call(Lane::Own, self.keys.slot, cmd, ends).await {
+        match self.connections.call(Lane::Own, self.keys().slot, cmd, ends).await {
             Ok(reply) => Ok(reply),
             Err(error) => Err(self.error(operation, error, ends).await),
         }
@@ -96,9 +121,9 @@ impl<'a> RemotePool<'a> {
         let operation = first.operation();
         let replies = match calls {
             [call] => {
-                call.send(self.connections, self.keys.slot, ends).await.map(|reply| vec![reply])
+                call.send(self.connections, self.keys().slot, ends).await.map(|reply| vec![reply])
             }
-            calls => Call::send_all(calls, self.connections, self.keys.slot, ends).await,
+            calls => Call::send_all(calls, self.connections, self.keys().slot, ends).await,
         };
         let replies = match replies {
             Ok(replies) => replies,
@@ -130,7 +155,7 @@ impl<'a> RemotePool<'a> {
     async fn error(&self, operation: &'static str, error: RedisError, ends: Instant) -> Error {
         // Redis 6.2 puts its own words around those of a command that fails in a script.
         if error.to_string().contains("WRONGTYPE") {
-            for (key, expected) in self.keys.types() {
+            for (key, expected) in self.keys().types() {
                 if let Some(wrong) = wrong_type(self.connections, key, expected, ends).await {
                     return wrong;
                 }

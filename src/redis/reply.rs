@@ -46,6 +46,8 @@ pub(super) enum Answer {
     Released(Released),
     /// The script needs all keys of the pool.
     Keys,
+    /// Each operation has to be called by itself, and so for a while.
+    Apart,
     Unregistered,
     Newer {
         schema: String,
@@ -149,6 +151,7 @@ impl Answer {
             "released" => Some(Self::Released(Released::Units(number()?))),
             "unheld" => Some(Self::Released(Released::NotHeld)),
             "keys" => Some(Self::Keys),
+            "apart" => Some(Self::Apart),
             "unregistered" => Some(Self::Unregistered),
             "newer" => Some(Self::Newer { schema: rest.to_owned() }),
             "repaired" => Some(Self::Repaired),

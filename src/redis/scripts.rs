@@ -44,6 +44,7 @@ scripts! {
     ALLOCATE_MANY = "allocate_many" on Shared,
     ATTRIBUTE_HISTORY = "attribute_history" on Own,
     CHECK = "check" on Own,
+    COMBINED = "combined" on Shared,
     CONFIRM = "confirm" on Shared,
     DELETE_POOL = "delete_pool" on Shared,
     END_LEARNING = "end_learning" on Shared,
@@ -80,6 +81,11 @@ impl Script {
         Call { script: self, cmd }
     }
 
+    /// What errors call its operation.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// What the server runs.
     fn source(&self) -> Cow<'static, str> {
         match self.file.contains(INCLUDE) {
@@ -96,9 +102,23 @@ impl Call {
         self
     }
 
+    /// Adds arguments that were made before.
+    pub(super) fn extend(&mut self, arguments: &Cmd) {
+        add_all(&mut self.cmd, arguments.args_iter());
+    }
+
+    /// To add arguments that several scripts have in common.
+    pub(super) fn arguments(&mut self) -> &mut Cmd {
+        &mut self.cmd
+    }
+
     /// What errors call the operation.
     pub(super) fn operation(&self) -> &'static str {
         self.script.name
+    }
+
+    pub(super) fn into_cmd(self) -> Cmd {
+        self.cmd
     }
 
     /// The command, for a server that knows the script.
@@ -147,12 +167,16 @@ impl Call {
     pub(super) fn with_source(&self) -> Cmd {
         let mut cmd = redis::cmd("EVAL");
         cmd.arg(&*self.script.source());
-        for argument in self.cmd.args_iter().skip(2) {
-            if let Arg::Simple(argument) = argument {
-                cmd.arg(argument);
-            }
-        }
+        add_all(&mut cmd, self.cmd.args_iter().skip(2));
         cmd
+    }
+}
+
+fn add_all<'a>(cmd: &mut Cmd, arguments: impl Iterator<Item = Arg<&'a [u8]>>) {
+    for argument in arguments {
+        if let Arg::Simple(argument) = argument {
+            cmd.arg(argument);
+        }
     }
 }
 

@@ -23,8 +23,8 @@ pub(crate) const RW_LOCK: &str = "rwlock:chaos";
 /// What a writer claims of a read-write lock, which is all there is.
 pub(crate) const WRITER: u64 = 1_000;
 
-/// Pools that are claimed.
-pub(crate) const CLAIMED: [Plan; 4] = [
+/// Pools that are claimed. Nobody waits for the last, so that calls on it go together.
+pub(crate) const CLAIMED: [Plan; 5] = [
     Plan {
         name: "wide",
         quota: 8,
@@ -57,7 +57,21 @@ pub(crate) const CLAIMED: [Plan; 4] = [
         domain_cap: None,
         largest: 1,
     },
+    Plan {
+        name: "plain",
+        quota: 24,
+        order: Order::Fifo,
+        project_cap: Some(14),
+        domain_cap: Some(9),
+        largest: 3,
+    },
 ];
+
+/// The pools that claims wait for, and the other.
+pub(crate) fn waited_for() -> (&'static [Plan], &'static Plan) {
+    let [waited_for @ .., plain] = const { &CLAIMED };
+    (waited_for, plain)
+}
 
 impl Plan {
     pub(crate) fn pool(&self) -> PoolName {

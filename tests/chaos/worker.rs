@@ -14,7 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{Event, Id, Log, MILLI, now};
-use crate::plan::{CLAIMED, DOMAINS, LEASES, LOCK, MUTEX, PLUGIN, PROJECTS, Plan, WRITER};
+use crate::plan::{
+    CLAIMED, DOMAINS, LEASES, LOCK, MUTEX, PLUGIN, PROJECTS, Plan, WRITER, waited_for,
+};
 use crate::rng::Rng;
 
 /// Who claims in one process at once.
@@ -174,6 +176,31 @@ impl Worker {
         self.timed_within(call, self.patience, answer).await
     }
 
+    /// Claims, and gives the token back if that takes longer than the caller waits.
+    async fn claim_or_leave(
+        self: Arc<Self>,
+        asked: Asked,
+        patience: Option<Duration>,
+    ) -> tokenpool::Result<Option<(Asked, u64, Outcome)>> {
+        let (pool, sent) = (asked.plan.pool(), now());
+        let claims = [asked.claim.clone()];
+        let answers = self.manager.allocate(&pool, &asked.execution, &claims, asked.plan.caps());
+        let answers = self.timed_to_get("allocate", answers);
+        let answers = match patience {
+            None => answers.await,
+            Some(patience) => match timeout(patience, answers).await {
+                Ok(answers) => answers,
+                Err(_) => {
+                    let tokens = [asked.claim.token];
+                    let released = self.manager.release(&pool, &asked.execution, &tokens);
+                    return self.timed("release", released).await.map(|_| None);
+                }
+            },
+        };
+        let outcome = answers?.remove(0)?;
+        Ok(Some((asked, sent, outcome)))
+    }
+
     /// The answer to a call that may grant something.
     async fn timed_to_get<T>(&self, call: &str, answer: impl Future<Output = T>) -> T {
         self.timed_within(call, self.patience_to_get, answer).await
@@ -229,7 +256,7 @@ struct Claimant {
 impl Claimant {
     async fn run(mut self) {
         while !self.worker.stop.is_cancelled() {
-            let held = match self.rng.between(0, 10) {
+            let held = match self.rng.between(0, 12) {
                 0 => self.try_once().await,
                 1..=2 => self.acquire().await,
                 3 => self.acquire_within().await,
@@ -237,7 +264,8 @@ impl Claimant {
                 5..=6 => self.queue().await,
                 7 => self.acquire_all().await,
                 8..=9 => self.lock().await,
-                _ => self.read_or_write().await,
+                10 => self.read_or_write().await,
+                _ => self.rush().await,
             };
             match held {
                 Ok(held) => self.hold(held).await,
@@ -254,7 +282,7 @@ impl Claimant {
         {
             return last.clone();
         }
-        let plan = self.rng.pick(&CLAIMED);
+        let plan = self.rng.pick(waited_for().0);
         let asked = self.claim_of(plan);
         self.last = Some(asked.clone());
         asked
@@ -303,6 +331,31 @@ impl Claimant {
                 Ok(Vec::new())
             }
         }
+    }
+
+    /// Claims several tokens at once.
+    async fn rush(&mut self) -> tokenpool::Result<Vec<Holding>> {
+        let (_, plan) = waited_for();
+        let mut calls = Vec::new();
+        for _ in 0..self.rng.between(2, 8) {
+            let patience = self.rng.percent(20).then(|| self.rng.millis(0, 3));
+            let (worker, asked) = (Arc::clone(&self.worker), self.claim_of(plan));
+            calls.push(tokio::spawn(worker.claim_or_leave(asked, patience)));
+        }
+        let mut held = Vec::new();
+        for call in calls {
+            match call.await.unwrap() {
+                Ok(Some((asked, sent, Outcome::Granted(grant)))) => {
+                    held.push(self.token(asked, sent, grant.fencing_number));
+                }
+                Ok(Some(_)) => self.worker.log.note("refused"),
+                Ok(None) => self.worker.log.note("calls left"),
+                Err(error) if error.is_retryable() => self.worker.log.note("error"),
+                Err(error) => self.worker.log.write(Event::Broken(format!("{error:?}"))),
+            }
+        }
+        self.worker.log.note("calls at once");
+        Ok(held)
     }
 
     async fn acquire(&mut self) -> tokenpool::Result<Vec<Holding>> {
@@ -367,7 +420,7 @@ impl Claimant {
     }
 
     async fn acquire_all(&mut self) -> tokenpool::Result<Vec<Holding>> {
-        let mut plans: Vec<_> = CLAIMED.iter().collect();
+        let mut plans: Vec<_> = waited_for().0.iter().collect();
         self.rng.shuffle(&mut plans);
         plans.truncate(self.rng.between(2, 3).try_into().unwrap());
         let (project, domain) = (self.rng.pick(&PROJECTS), self.rng.pick(&DOMAINS));

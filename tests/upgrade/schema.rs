@@ -47,7 +47,7 @@ fn argument(name: &str) -> &str {
         "new_order" => "fair",
         "mode" => "force",
         "project_cap" | "domain_cap" | "returning" | "number" | "channel" => "-",
-        "epoch" => "1",
+        "epoch" | "releases" => "1",
         _ => "9",
     }
 }

@@ -164,6 +164,13 @@ impl Session {
         self.register("taken").await?;
         assert!(self.claim("taken", A, "1", FREE).await?);
         assert_eq!(self.release("taken", A, &["1"]).await?, [Released::Units(1)]);
+        // Three callers at once, of whom two go together.
+        let claim = |token| self.claim("taken", A, token, FREE);
+        let granted = tokio::try_join!(claim("1"), claim("2"), claim("3"))?;
+        assert_eq!(granted, (true, true, true));
+        let release = async |token| self.release("taken", A, &[token]).await;
+        let released = tokio::try_join!(release("1"), release("2"), release("3"))?;
+        assert_eq!([released.0, released.1, released.2].concat(), [Released::Units(1); 3]);
         Ok(())
     }
 
