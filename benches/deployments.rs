@@ -29,10 +29,11 @@ pub(crate) const FIGURE: Figure = Figure {
           once, 10 000 of them. Failover: a primary is killed, behind 3 sentinels (down-after 1 s) or with one \
           replica in a cluster (node time-out 1 s); claims are tried every 5 ms until one is answered, against the \
           time until the sentinels, or the other nodes, name another primary; the worst of 3. Cluster: 256 tasks \
-          claim and release over one backend on 3 primaries, against one backend for each of 3 servers that are a \
+          claim and release in 24 pools, so that about ten calls go together, or 24 tasks in a pool each, so that none \
+          do, over one backend on 3 primaries, against one backend for each of 3 servers that are a \
           cluster of their own, which tells what the client costs, and against one for each of 3 that are none, \
           where Redis' own price of a cluster comes to it: it hashes each key of a call and of each command in its \
-          script. All on all cores, for 250 ms in turn, 16 times on each of 16 sets of servers, median of the ratios, ± the \
+          script. All on all cores, for 250 ms in turn, 16 times on each of 8 sets of servers, median of the ratios, ± the \
           standard error that the sets' own medians give; beside them the processor time of client and servers for a \
           call. TLS: one task claims over TLS from one server and in plain text from another in turn, 20 000 times.",
     run,
@@ -254,11 +255,16 @@ impl Trio {
     }
 
     /// Claims and releases for so long, each shard's pools on its own server.
-    fn pace(&mut self, runtime: &Runtime, pools: &[Vec<String>; 3], time: Duration) -> Pace {
-        const TASKS: usize = 256;
+    fn pace(
+        &mut self,
+        runtime: &Runtime,
+        pools: &[Vec<String>; 3],
+        tasks: usize,
+        time: Duration,
+    ) -> Pace {
         let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (started, of_client, of_servers) = (Instant::now(), used(), self.used_by_servers());
-        let tasks: Vec<_> = (0..TASKS)
+        let tasks: Vec<_> = (0..tasks)
             .map(|n| {
                 let (user, pools) = (Arc::clone(&self.users[n % 3]), &pools[n % 3]);
                 let pool = pools[(n / 3) % pools.len()].clone();
@@ -302,20 +308,35 @@ fn used() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// How the deployments compared with a cluster are called. In the second what Redis itself takes for cluster mode counts, too.
-const OTHERS: [&str; 2] = ["3 clusters of one", "3 single servers"];
+/// With which other deployment a cluster is compared.
+#[derive(Clone, Copy)]
+enum Other {
+    ClustersOfOne,
+    /// What Redis itself takes for cluster mode counts, too.
+    SingleServers,
+}
 
-/// What a cluster and one of the others did in turn, of each of the others.
-type Paces = [Vec<[Pace; 2]>; OTHERS.len()];
+/// Pools on each shard.
+const POOLS: usize = 8;
+
+/// With what a cluster is compared, by so many tasks.
+const COMPARED: [(&str, Other, usize, Bound); 3] = [
+    ("3 shards / 3 clusters of one", Other::ClustersOfOne, 256, Bound::AtLeast(0.9)),
+    ("3 shards / 3 single servers", Other::SingleServers, 256, Bound::AtLeast(0.9)),
+    ("the same, a pool for each task", Other::SingleServers, 3 * POOLS, Bound::None),
+];
+
+/// What a cluster and the other did in turn, of each comparison.
+type Paces = [Vec<[Pace; 2]>; COMPARED.len()];
 
 /// One client of a cluster against a client for each of as many servers.
 fn shards(scale: Scale, report: &mut Report) {
     let runtime = &Runtime::new().expect("a runtime can be made");
     // Each start has its own luck with memory.
     let starts: Vec<Paces> =
-        (0..scale.pick(16, 2)).map(|_| paces_of_shards(scale, runtime)).collect();
+        (0..scale.pick(8, 2)).map(|_| paces_of_shards(scale, runtime)).collect();
     let ratio = |[one, other]: &[Pace; 2]| one.calls_a_second / other.calls_a_second;
-    for (at, name) in OTHERS.iter().enumerate() {
+    for (at, (name, _, _, bound)) in COMPARED.into_iter().enumerate() {
         let all = || starts.iter().flat_map(|paces| &paces[at]);
         let both = |of: fn(&Pace) -> f64, digits: usize| {
             let [one, other] =
@@ -330,7 +351,7 @@ fn shards(scale: Scale, report: &mut Report) {
             "± {error:.3}; {rates} calls a second; client {client}, servers {servers} µs a call"
         );
         let ratio = median(all().map(ratio).collect());
-        report.row(format!("3 shards / {name}"), ratio, Bound::AtLeast(0.9), &note);
+        report.row(name, ratio, bound, &note);
     }
 }
 
@@ -355,7 +376,7 @@ fn paces_of_shards(scale: Scale, runtime: &Runtime) -> Paces {
     let mut pools: [Vec<String>; 3] = Default::default();
     for pool in names("pool", 200) {
         let shard = &mut pools[owner(&pool)];
-        if shard.len() < 8 {
+        if shard.len() < POOLS {
             shard.push(pool);
         }
     }
@@ -365,15 +386,18 @@ fn paces_of_shards(scale: Scale, runtime: &Runtime) -> Paces {
     let mut of_cluster = Trio { users, admins: [0, 1, 2].map(|node| cluster.raw(node)) };
     let urls = alone.each_ref().map(|alone| format!("redis://{}", alone.host_paths()[0]));
     let admins = alone.each_ref().map(|alone| alone.raw(0));
-    let of_alone = runtime.block_on(Trio::open(urls, admins, &pools));
+    let mut of_alone = runtime.block_on(Trio::open(urls, admins, &pools));
     let (urls, admins) = (servers.each_ref().map(Server::url), servers.each_ref().map(Server::raw));
-    let of_servers = runtime.block_on(Trio::open(urls, admins, &pools));
-    let mut others = [of_alone, of_servers];
+    let mut of_servers = runtime.block_on(Trio::open(urls, admins, &pools));
     let mut paces = Paces::default();
     let time = scale.pick(Duration::from_millis(250), Duration::from_millis(100));
     for round in 0..scale.pick(16, 1) {
-        for (other, paces) in others.iter_mut().zip(&mut paces) {
-            let pace = |trio: &mut Trio| trio.pace(runtime, &pools, time);
+        for ((_, other, tasks, _), paces) in COMPARED.into_iter().zip(&mut paces) {
+            let other = match other {
+                Other::ClustersOfOne => &mut of_alone,
+                Other::SingleServers => &mut of_servers,
+            };
+            let pace = |trio: &mut Trio| trio.pace(runtime, &pools, tasks, time);
             // Each comes first as often as the other.
             let pair = if round % 2 == 0 {
                 [pace(&mut of_cluster), pace(other)]
