@@ -14,6 +14,7 @@ use tokenpool::{
 };
 use tokio::runtime::{Builder, Runtime};
 
+use crate::support::fake::{Answer, Fake};
 use crate::support::gate::{Door, Gate};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
@@ -245,6 +246,51 @@ async fn whoever_waits_has_others_go_one_by_one_for_a_while() {
     .await;
 }
 
+/// Since the pool has another server than before.
+#[tokio::test]
+async fn nobody_new_is_admitted_while_the_pool_learns() {
+    let server = Arc::new(Server::start());
+    let mut config = Config::redis_at(server.url()).unwrap();
+    config.redis.learning_period = Duration::from_secs(600);
+    let backend = config.open().await.unwrap();
+    let pool = fixture(backend, Some(server)).pool(100).await;
+    for answer in pool.claim_at_once(&["held", "too"]).await {
+        answer.unwrap().granted().unwrap();
+    }
+    let mut raw = pool.raw();
+    let _: () = raw.hset(pool.key_of("usage"), "server", "before").unwrap();
+    redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec(&mut raw).unwrap();
+    let _ = until("connected again", async || pool.claiming("held").await.ok()).await;
+    for _ in 0..2 {
+        let answers = pool.claim_at_once(&["1", "2", "held", "3", "too"]).await;
+        for (name, answer) in ["1", "2", "held", "3", "too"].iter().zip(answers) {
+            match (*name, answer.unwrap()) {
+                ("held" | "too", outcome) => assert!(outcome.granted().unwrap().held_before),
+                (_, outcome) => {
+                    assert!(
+                        matches!(refusal(&outcome).limit, Limit::Learning { .. }),
+                        "{outcome:?}"
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!(pool.in_use().await, 2);
+}
+
+/// Whose calls and notices about a token keep their order.
+#[tokio::test]
+async fn what_a_keeper_calls_goes_one_by_one() {
+    let (pool, mut raw) = warm(100).await;
+    let keeper = pool.through(pool.backend.detached().await.unwrap());
+    keeper.claim(A, "first of its connection").await.granted().unwrap();
+    sent(&mut raw);
+    for answer in keeper.claim_at_once(&borrowed(&names(20))).await {
+        answer.unwrap().granted().unwrap();
+    }
+    assert_eq!(sent(&mut raw), 1 + 20);
+}
+
 #[tokio::test]
 async fn scripts_that_were_flushed_are_loaded_again() {
     let (pool, mut raw) = warm(100).await;
@@ -358,6 +404,23 @@ async fn a_broken_counter_stops_its_own_scope_alone() {
     let _: () = raw.hset(pool.key_of("usage"), "p:p", "1").unwrap();
     assert_eq!(release().await.unwrap(), Released::Units(1));
     pool.assert_clean().await;
+}
+
+/// What is not understood, of which each is told the beginning.
+#[tokio::test]
+async fn an_answer_of_a_wrong_shape_is_told_to_each_in_short() {
+    let (pool, _) = warm(100).await;
+    let word = format!("${}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
+    for answer in [word.clone(), format!("*3\r\n{}", word.repeat(3)), ":7\r\n".to_owned()] {
+        let fake = Fake::answering("EVALSHA", 1, Answer::text(&answer)).await;
+        let pool = pool.through(connect(&fake.url()).await);
+        for answer in pool.claim_at_once(&["1", "2", "3", "4", "5"]).await {
+            let error = answer.unwrap_err();
+            assert!(matches!(error, Error::Protocol { .. }), "{error:?}");
+            assert!(error.to_string().len() < 400, "{error}");
+        }
+        assert_eq!(fake.count("EVALSHA"), 2);
+    }
 }
 
 /// A client whose calls take a second at most.

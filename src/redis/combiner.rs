@@ -11,14 +11,14 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::{Cmd, RedisResult, Value};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, Value};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::connect::{Connections, timed_out};
 use super::pools::KnownPool;
-use super::reply::Answer;
+use super::reply::{Answer, beginning};
 use super::scripts::{self, Call};
 
 /// Most operations to a call, so that none keeps the server busy for more than half a millisecond.
@@ -130,6 +130,16 @@ pub(super) async fn join(
 impl Combiner {
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// The answer to what hands operations to a connection when it is polled: nobody leaves meanwhile.
+    async fn handing_over<T>(&self, sending: impl Future<Output = T>) -> T {
+        let mut sending = pin!(sending);
+        poll_fn(|context| {
+            let _handing_over = lock(&self.handing_over);
+            sending.as_mut().poll(context)
+        })
+        .await
     }
 }
 
@@ -299,13 +309,18 @@ impl Batch {
             }
             // An error, or what is true for all of them.
             reply => {
-                let answer = reply.as_ref().ok().and_then(Answer::from_value);
-                if matches!(answer, Some(Answer::Keys | Answer::Apart)) {
-                    under_way.0.want_all_keys();
-                }
-                if answer == Some(Answer::Apart) {
-                    under_way.0.combiner.state().apart_until = Some(Instant::now() + APART);
-                }
+                let reply = reply.and_then(|reply| match Answer::from_value(&reply) {
+                    None => Err(unanswered(&reply)),
+                    Some(answer) => {
+                        if matches!(answer, Answer::Keys | Answer::Apart) {
+                            under_way.0.want_all_keys();
+                        }
+                        if answer == Answer::Apart {
+                            under_way.0.combiner.state().apart_until = Some(Instant::now() + APART);
+                        }
+                        Ok(reply)
+                    }
+                });
                 for waiting in waiting {
                     let _ = waiting.answer.send(reply.clone());
                 }
@@ -313,6 +328,12 @@ impl Batch {
         }
         under_way
     }
+}
+
+/// The error for a reply that nobody can be given a part of. Each gets it, so it is short.
+fn unanswered(reply: &Value) -> RedisError {
+    let what = "not an answer to each call";
+    (ErrorKind::Parse, what, beginning(reply)).into()
 }
 
 /// Has a task send what is collected.
@@ -327,14 +348,7 @@ async fn send_together(connections: Arc<Connections>, collection: Collection) {
         begin(&connections, rest);
     }
     let Some(ends) = batch.ends() else { return };
-    let reply = {
-        let mut reply = pin!(batch.send(&connections, ends));
-        poll_fn(|context| {
-            let _handing_over = lock(&batch.pool().combiner.handing_over);
-            reply.as_mut().poll(context)
-        })
-        .await
-    };
+    let reply = batch.pool().combiner.handing_over(batch.send(&connections, ends)).await;
     let under_way = batch.deliver(reply);
     // Whoever has an answer makes its next call before the pool counts as idle, so that these go together, too.
     yield_now().await;
@@ -345,6 +359,8 @@ async fn send_together(connections: Arc<Connections>, collection: Collection) {
 mod tests {
     use std::sync::mpsc::channel;
     use std::thread;
+
+    use tokio_test::block_on;
 
     use super::super::pools::Pools;
     use super::*;
@@ -357,15 +373,17 @@ mod tests {
         let pool = Pools::default().pool(&PoolName::new("plugin:pool")?);
         let (_sender, receiver) = oneshot::channel();
         let place = Place { pool: &pool, number: 0, answer: Some(receiver) };
-        let (left, has_left) = channel();
-        let handing_over = lock(&pool.combiner.handing_over);
+        let ((begun, has_begun), (left, has_left)) = (channel(), channel());
         thread::scope(|scope| {
             scope.spawn(move || {
+                has_begun.recv().expect("it begins");
                 drop(place);
                 left.send(())
             });
-            let early = has_left.recv_timeout(Duration::from_millis(100));
-            drop(handing_over);
+            let early = block_on(pool.combiner.handing_over(async {
+                begun.send(()).expect("the other waits for it");
+                has_left.recv_timeout(Duration::from_millis(100))
+            }));
             assert!(early.is_err() && has_left.recv().is_ok());
         });
         Ok(())

@@ -10,7 +10,7 @@ use super::combiner::{self, Joined, Operation};
 use super::connect::{Connections, Lane};
 use super::keys::PoolKeys;
 use super::pools::KnownPool;
-use super::reply::{Answer, Fields};
+use super::reply::{Answer, Fields, beginning};
 use super::scripts::Call;
 use super::slot::Slot;
 use crate::error::{Error, Result};
@@ -212,5 +212,5 @@ pub(super) fn array(operation: &'static str, reply: Value) -> Result<Vec<Value>>
 }
 
 pub(super) fn unexpected(operation: &'static str, reply: impl std::fmt::Debug) -> Error {
-    Error::Protocol { operation, reply: format!("{reply:?}") }
+    Error::Protocol { operation, reply: beginning(reply) }
 }

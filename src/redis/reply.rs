@@ -1,6 +1,7 @@
 //! What the scripts answer and Redis keeps, decoded in one place. An unknown reply is a protocol error.
 
 use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
 use redis::Value;
@@ -228,6 +229,36 @@ impl Fields {
     }
 }
 
+/// How a reply that nobody understands begins, for an error: whoever sent it may have sent megabytes.
+pub(super) fn beginning(reply: impl fmt::Debug) -> String {
+    let mut beginning = Beginning(String::new());
+    match write!(beginning, "{reply:?}") {
+        Ok(()) => beginning.0,
+        Err(fmt::Error) => beginning.0 + "...",
+    }
+}
+
+/// What is written, until it is too long.
+struct Beginning(String);
+
+impl Beginning {
+    const LONGEST: usize = 200;
+}
+
+impl fmt::Write for Beginning {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|next| self.write_char(next))
+    }
+
+    fn write_char(&mut self, next: char) -> fmt::Result {
+        if self.0.len() >= Self::LONGEST {
+            return Err(fmt::Error);
+        }
+        self.0.push(next);
+        Ok(())
+    }
+}
+
 /// A count of units. One that somebody else's hand made negative shows as 0, and `check` says so.
 pub(super) fn count(text: &str) -> Option<u64> {
     text.parse::<i64>().ok().map(|units| u64::try_from(units).unwrap_or_default())
@@ -335,6 +366,13 @@ pub(super) fn parse_notice(text: &str) -> Option<Notice> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_show_the_beginning_of_what_came() {
+        assert_eq!(beginning(Value::Int(7)), "int(7)");
+        let long = beginning(Value::BulkString("é".repeat(1 << 20).into_bytes()));
+        assert!(long.contains("éé") && long.ends_with("é...") && long.len() < 210, "{long}");
+    }
 
     #[test]
     fn answers_are_read_word_by_word() {

@@ -1,5 +1,6 @@
 //! A proxy that makes connections slow, silent or lost.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::server::Port;
+
+/// How long a port may be somebody else's for a moment.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What happens to what comes.
 #[derive(Clone, Debug, Default)]
@@ -87,8 +91,7 @@ impl Proxy {
     pub(crate) fn pass(&self) {
         let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         listener.get_or_insert_with(|| {
-            let address: SocketAddr = self.address().parse().unwrap();
-            let listener = std::net::TcpListener::bind(address).unwrap();
+            let listener = listen(self.address().parse().unwrap());
             listener.set_nonblocking(true).unwrap();
             let listener = TcpListener::from_std(listener).unwrap();
             tokio::spawn(accept(listener, self.state.subscribe(), Arc::clone(&self.held)))
@@ -113,6 +116,21 @@ impl Proxy {
 
     fn take_listener(&self) -> Option<JoinHandle<()>> {
         self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Listens at an address of our own.
+///
+/// A process that another test is starting has what listened here before, until it is a program of its own.
+fn listen(address: SocketAddr) -> std::net::TcpListener {
+    let start = Instant::now();
+    loop {
+        match std::net::TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            listener => return listener.unwrap(),
+        }
     }
 }
 
