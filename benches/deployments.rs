@@ -20,7 +20,7 @@ use crate::report::{Bound, Figure, Report, median, percentile};
 use crate::sentinels::{self, Sentinels};
 use crate::server::Server;
 use crate::stage::{AMPLE, caps};
-use crate::tls::{Clients, Tls};
+use crate::tls::{Clients, Tls, is_supported};
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "deployments",
@@ -412,6 +412,10 @@ fn paces_of_shards(scale: Scale, runtime: &Runtime) -> Paces {
 }
 
 fn encrypted(scale: Scale, runtime: &Runtime, report: &mut Report) {
+    if !is_supported() {
+        eprintln!("this server was built without TLS, which is not measured");
+        return;
+    }
     let tls = Tls::new();
     let server = Server::start_on_tls(tls.server_arguments(Clients::Anyone));
     let pools = names("pool", 1);
