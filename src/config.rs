@@ -34,7 +34,7 @@
 //! | `redis.learnOnCreation` | `TOKENPOOL_REDIS_LEARN_ON_CREATION` | false | so does every pool or lock that this process uses first and that does not exist, for servers that keep nothing over a restart: there nobody may be left who knows what was lost |
 //! | `redis.minReplicas` | `TOKENPOOL_REDIS_MIN_REPLICAS` | 0 | replicas that must have a grant before it is answered, each time by a WAIT; 0 waits for none; at most 16 |
 //! | `redis.acknowledgeTimeout` | `TOKENPOOL_REDIS_ACKNOWLEDGE_TIMEOUT` | `1s` | how long they have, after which the grant is given back and the claim an error; 1 ms to 1 h, and with `minReplicas` less than `commandTimeout` |
-//! | `redis.connections` | `TOKENPOOL_REDIS_CONNECTIONS` | 1 | connections that all claims share; 1 to 64 |
+//! | `redis.connections` | `TOKENPOOL_REDIS_CONNECTIONS` | 1 | connections that all claims share, those of one pool the same; 1 to 64 |
 //!
 //! Flyte's are `type`, `resourceMaxQuota` and the first five of `redis`. An empty environment variable counts as absent; `TOKENPOOL_REDIS`
 //! stands for the addresses, user, password and database of the document, too.
@@ -203,7 +203,7 @@ pub struct RedisConfig {
     /// `acknowledgeTimeout`: how long they have for that.
     #[serde(deserialize_with = "duration")]
     pub acknowledge_timeout: Duration,
-    /// `connections`: how many connections all claims share.
+    /// `connections`: how many connections all claims share, those of one pool the same.
     pub connections: u32,
 }
 

@@ -579,33 +579,38 @@ async fn whoever_is_not_polled_any_more_holds_up_nobody() {
 #[test]
 fn what_is_given_back_after_its_claim_was_left_is_not_held() {
     let runtime = Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let pool = redis_on(Server::start()).await.pool(1_000).await;
-        let callers = (0..16_u64).map(|caller| {
-            let handles = pool.handles();
-            let of = move || (Arc::clone(&handles.0), handles.1.clone());
-            tokio::spawn(async move {
-                for round in 0..400_u64 {
-                    let name = format!("{caller}");
-                    let mut call = claiming(of(), A, &name);
-                    // Left after more or fewer turns of the runtime, with luck at any point.
-                    for _ in 0..(caller + 7 * round) % 11 {
-                        if poll_once(&mut call).await {
-                            break;
+    for connections in [1, 4] {
+        runtime.block_on(async {
+            let server = Arc::new(Server::start());
+            let mut config = Config::redis_at(server.url()).unwrap();
+            config.redis.connections = connections;
+            let pool = fixture(config.open().await.unwrap(), Some(server)).pool(1_000).await;
+            let callers = (0..16_u64).map(|caller| {
+                let handles = pool.handles();
+                let of = move || (Arc::clone(&handles.0), handles.1.clone());
+                tokio::spawn(async move {
+                    for round in 0..400_u64 {
+                        let name = format!("{caller}");
+                        let mut call = claiming(of(), A, &name);
+                        // Left after more or fewer turns of the runtime, with luck at any point.
+                        for _ in 0..(caller + 7 * round) % 11 {
+                            if poll_once(&mut call).await {
+                                break;
+                            }
+                            tokio::task::yield_now().await;
                         }
-                        tokio::task::yield_now().await;
+                        drop(call);
+                        releasing(of(), A, &name).await.unwrap();
                     }
-                    drop(call);
-                    releasing(of(), A, &name).await.unwrap();
-                }
-            })
+                })
+            });
+            for caller in callers.collect::<Vec<_>>() {
+                caller.await.unwrap();
+            }
+            assert_eq!(pool.in_use().await, 0);
+            pool.assert_clean().await;
         });
-        for caller in callers.collect::<Vec<_>>() {
-            caller.await.unwrap();
-        }
-        assert_eq!(pool.in_use().await, 0);
-        pool.assert_clean().await;
-    });
+    }
 }
 
 fn runtime() -> Runtime {

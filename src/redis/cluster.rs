@@ -140,7 +140,7 @@ impl Cluster {
     ) -> RedisResult<Value> {
         let owner = self.owner(request.slot).ok().filter(|_| lane != Lane::Own);
         if let Some(owner) = owner
-            && let Some(connected) = owner.now()
+            && let Some(connected) = owner.now(request.slot)
         {
             let answer = owner.answer(connected, request, ends).await;
             if errors(&answer).next().is_none() {
@@ -219,7 +219,7 @@ impl Cluster {
             }
             let connected = tokio::select! {
                 biased; // A connection that is there is taken.
-                connected = node.shared(ends) => connected,
+                connected = node.shared(request.slot, ends) => connected,
                 // Whoever has the slot now may be there already.
                 _ = changes.changed(), if elsewhere.is_none() => continue,
             };

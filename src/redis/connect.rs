@@ -357,7 +357,7 @@ impl Connections {
         match (&self.topology, lane) {
             (Topology::Fixed(node), Lane::Own) => node.alone(request, ends).await,
             (Topology::Fixed(node), _) => {
-                node.answer(node.shared(ends).await?, request, ends).await
+                node.answer(node.shared(request.slot, ends).await?, request, ends).await
             }
             (Topology::Sentinels(primary), lane) => primary.answer(lane, request, ends).await,
             (Topology::Cluster(cluster), lane) => cluster.answer(lane, request, ends).await,

@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool_redis::{Connection, Hook, HookError, Pool, PoolError, Runtime};
@@ -16,6 +15,7 @@ use super::link::{Connected, Link};
 use super::listeners::Listeners;
 use super::reign::Announcements;
 use super::replicas::{MinReplicas, Replicas};
+use super::slot::Slot;
 use crate::config::RedisConfig;
 
 /// Most connections of their own that calls take at once.
@@ -49,7 +49,6 @@ impl Limits {
 pub(super) struct Node {
     pub(super) target: Target,
     links: Vec<Link>,
-    next: AtomicUsize,
     own: Pool,
     /// Where grants count only once replicas have them.
     replicas: Option<Replicas>,
@@ -94,7 +93,7 @@ impl Node {
             .build()
             .map_err(|error| RedisError::from(std::io::Error::other(error)))?;
         let replicas = limits.min_replicas.map(|min| Replicas::begin(target.clone(), min));
-        Ok(Self { target, links, next: AtomicUsize::new(0), own, replicas, limits })
+        Ok(Self { target, links, own, replicas, limits })
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -144,21 +143,24 @@ impl Node {
         })
     }
 
-    /// A shared connection, if there is one at once.
-    pub(super) fn now(&self) -> Option<(&Link, Connected)> {
-        let link = self.turn();
+    /// The shared connection for keys of a slot, if there is one at once.
+    pub(super) fn now(&self, slot: Slot) -> Option<(&Link, Connected)> {
+        let link = self.link(slot);
         Some((link, link.now()?.ok()?))
     }
 
-    /// The shared connection whose turn it is.
-    fn turn(&self) -> &Link {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        &self.links[turn % self.links.len()]
+    /// Always the same for a pool, so that a call comes behind those that were made before, and dropped since.
+    fn link(&self, slot: Slot) -> &Link {
+        &self.links[usize::from(slot) % self.links.len()]
     }
 
-    /// A shared connection, as soon as there is one.
-    pub(super) async fn shared(&self, ends: Instant) -> RedisResult<(&Link, Connected)> {
-        let link = self.turn();
+    /// The shared connection for keys of a slot, as soon as there is one.
+    pub(super) async fn shared(
+        &self,
+        slot: Slot,
+        ends: Instant,
+    ) -> RedisResult<(&Link, Connected)> {
+        let link = self.link(slot);
         if let Some(connected) = link.now() {
             return connected.map(|connected| (link, connected));
         }

@@ -87,7 +87,7 @@ impl Primary {
         let answer = async {
             let connected = loop {
                 tokio::select! {
-                    connected = node.shared(ends) => break connected?,
+                    connected = node.shared(request.slot, ends) => break connected?,
                     // Whatever there is to be waited for is there now.
                     _ = changes.changed() => {}
                 }

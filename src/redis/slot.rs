@@ -24,6 +24,12 @@ impl Slot {
     }
 }
 
+impl From<Slot> for usize {
+    fn from(slot: Slot) -> Self {
+        slot.0.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

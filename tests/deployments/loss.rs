@@ -368,7 +368,7 @@ async fn pools_learn_when_they_are_made_if_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_server_is_told_once_for_each_pool_and_connection() {
+async fn a_server_is_told_once_for_each_pool_on_its_connection() {
     let server = Arc::new(Server::start());
     let open = async |connections: usize| {
         let config = learning(&server, &format!(", connections: {connections}"));
@@ -379,18 +379,21 @@ async fn a_server_is_told_once_for_each_pool_and_connection() {
     for pool in [&pool, &other] {
         claimed(pool, "p/d/e", one("warm")).await.granted().unwrap();
     }
-    // An odd number, so that each pool is used through each.
     let second = open(3).await;
     let mut raw = server.raw();
-    redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut raw).unwrap();
-    for number in 0..20 {
-        for pool in [&pool, &other] {
-            let pool = pool.through(Arc::clone(&second.backend));
-            claimed(&pool, "p/d/e", one(&number.to_string())).await.granted().unwrap();
+    for connection in ["first", "made again"] {
+        redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut raw).unwrap();
+        for number in 0..20 {
+            for pool in [&pool, &other] {
+                let pool = pool.through(Arc::clone(&second.backend));
+                claimed(&pool, "p/d/e", one(&number.to_string())).await.granted().unwrap();
+            }
         }
+        let calls = commands(&mut raw);
+        assert_eq!((calls["eval"], calls["evalsha"]), (2, 40), "{connection}");
+        let kill = ["KILL", "TYPE", "normal", "SKIPME", "yes"];
+        redis::cmd("CLIENT").arg(&kill).exec(&mut raw).unwrap();
     }
-    let calls = commands(&mut raw);
-    assert_eq!((calls["eval"], calls["evalsha"]), (2 * 3, 40));
     assert_eq!(raw.hget::<_, _, String>(pool.key_of("usage"), "server").unwrap(), run_id(&mut raw));
 }
 
