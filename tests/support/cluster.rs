@@ -102,6 +102,8 @@ pub(crate) struct Move {
 struct Known {
     primary: Option<usize>,
     slots: Vec<Range<u16>>,
+    /// Whether it is connected with it and suspects nothing.
+    is_well: bool,
 }
 
 impl Cluster {
@@ -207,13 +209,13 @@ impl Cluster {
         .await
     }
 
-    /// Nodes that follow a primary.
+    /// Nodes that run and follow a primary, also while a busy machine lets others suspect them.
     pub(crate) async fn replicas(&self, primary: usize) -> Vec<usize> {
         until("a node tells of the others", async || {
-            let known = self.known_by(self.running()).await?;
+            let known = self.heard_by(self.running()).await?;
             let mut replicas: Vec<_> = known
                 .into_iter()
-                .filter(|(_, known)| known.primary == Some(primary))
+                .filter(|(node, known)| known.primary == Some(primary) && self.nodes[*node].runs())
                 .map(|(node, _)| node)
                 .collect();
             replicas.sort_unstable();
@@ -367,6 +369,13 @@ impl Cluster {
 
     /// What a node knows of all those that it is connected with, itself among them.
     async fn known_by(&self, node: usize) -> Option<HashMap<usize, Known>> {
+        let mut known = self.heard_by(node).await?;
+        known.retain(|_, known| known.is_well);
+        Some(known)
+    }
+
+    /// What a node knows of all, itself among them.
+    async fn heard_by(&self, node: usize) -> Option<HashMap<usize, Known>> {
         let text: String = self.nodes[node].answer(&["CLUSTER", "NODES"]).await?;
         let index = |id: &str| self.ids.iter().position(|other| other == id);
         let mut known = HashMap::new();
@@ -376,16 +385,21 @@ impl Cluster {
                 return None;
             };
             let well = |flag: &str| !matches!(flag, "fail" | "fail?" | "handshake" | "noaddr");
-            if *link == "connected" && flags.split(',').all(well) {
-                // Those in brackets are on their way.
-                let slots = slots.iter().filter(|range| !range.starts_with('['));
-                let slots = slots.map(|range| {
-                    let (first, last) = range.split_once('-').unwrap_or((range, range));
-                    let last: u16 = last.parse().ok()?;
-                    Some(first.parse().ok()?..last + 1)
-                });
-                let slots: Option<Vec<_>> = slots.collect();
-                known.insert(index(id)?, Known { primary: index(primary), slots: slots? });
+            let is_well = *link == "connected" && flags.split(',').all(well);
+            // Those in brackets are on their way.
+            let slots = slots.iter().filter(|range| !range.starts_with('['));
+            let slots = slots.map(|range| {
+                let (first, last) = range.split_once('-').unwrap_or((range, range));
+                let last: u16 = last.parse().ok()?;
+                Some(first.parse().ok()?..last + 1)
+            });
+            let slots: Option<Vec<_>> = slots.collect();
+            let heard = Known { primary: index(primary), slots: slots?, is_well };
+            match index(id) {
+                Some(node) => drop(known.insert(node, heard)),
+                // One that it has only just met has no name yet.
+                None if !is_well => {}
+                None => return None,
             }
         }
         Some(known)
